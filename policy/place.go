@@ -1,0 +1,73 @@
+package policy
+
+import (
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/scittd/scittd/statement"
+)
+
+// Repositories returns where a registered claim is placed: named (by the /v2
+// path) wins; else the location in sub, when its host is ownHost and it lies
+// inside the issuer's repositories; else whatever the policy's mapping says;
+// else none. Private claims and those of operators have no place. It is no part
+// of the Decision.
+//
+// The error is a *Refusal with CodeRepositoryMismatch: the signed bytes name
+// another repository of ownHost than named.
+func (p *Policy) Repositories(s *statement.Statement, named, ownHost string) ([]string, error) {
+	signed, located := s.Location()
+	located = located && ownHost != "" && strings.EqualFold(signed.Host, ownHost)
+	if located && named != "" && signed.Repository != named {
+		refusal := refuse(CodeRepositoryMismatch, "sub", "register it at "+quote(signed.Repository)+", or sign a sub that names no repository",
+			"sub names repository %s, not %s", quote(signed.Repository), quote(named))
+		refusal.Policy = p.Entry
+		return nil, refusal
+	}
+	if forOperators(s) {
+		return nil, nil
+	}
+	// Who may not register it cannot place it. Where several rules fit, one that
+	// says private is enough: what was placed cannot be taken back.
+	rules, refusal := p.candidates(s)
+	if refusal != nil || slices.ContainsFunc(rules, func(r *rule) bool { return r.private }) {
+		return nil, nil
+	}
+	if named != "" {
+		return []string{named}, nil
+	}
+	if located && slices.ContainsFunc(rules, func(r *rule) bool { return r.admitsRepository(signed.Repository) }) {
+		return []string{signed.Repository}, nil
+	}
+	var to []string
+	name := artifactName(s)
+	for _, m := range p.Document.Repositories {
+		if ok, _ := path.Match(m.Match, name); ok && !slices.Contains(to, m.To) {
+			to = append(to, m.To)
+		}
+	}
+	return to, nil
+}
+
+func (r *rule) admitsRepository(name string) bool {
+	return slices.ContainsFunc(r.Repositories, func(glob string) bool {
+		ok, _ := path.Match(glob, name)
+		return ok
+	})
+}
+
+// artifactName is the name that sub gives the artifact, for the mapping: that
+// of a package URL; the repository of a location, wherever it is; else all of
+// sub before the digest.
+func artifactName(s *statement.Statement) string {
+	if purl, ok := strings.CutPrefix(s.Subject, "pkg:oci/"); ok {
+		name, _, _ := strings.Cut(purl, "@")
+		return name
+	}
+	if at, ok := s.Location(); ok {
+		return at.Repository
+	}
+	name, _, _ := strings.Cut(s.Subject, "@")
+	return name
+}
