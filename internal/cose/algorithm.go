@@ -91,7 +91,7 @@ func (a Algorithm) Check(pub crypto.PublicKey) error {
 	case *ecdsa.PublicKey:
 		// SPEC RFC 9864 §2.1: one algorithm, one curve. ES256 and its kin leave
 		// the curve open; they are read as their fully-specified successors.
-		fits = s.curve != nil && s.curve == pub.Curve
+		fits = s.curve == pub.Curve
 	case ed25519.PublicKey:
 		fits = s.engine == gocose.AlgorithmEdDSA
 	case *rsa.PublicKey:
