@@ -1,0 +1,328 @@
+// Package embedded is a durable OCI registry inside the process: what an image,
+// an SBOM and a receipt are pushed to when there is no registry yet, or none
+// that is wanted.
+//
+//	reg, err := embedded.Open("/var/lib/scittd/registry")
+//	defer reg.Close()
+//	http.Handle("/v2/", reg.Handler())                // crane, regctl, oras
+//	repo, err := reg.Repository("wabbit/net-monitor") // the same, in process
+//
+// # Promises
+//
+//   - What was answered with 201 is on disk: a blob is written to a temporary
+//     file on the same volume, hashed on the way, synced, renamed, its folder
+//     synced, and only then does its row commit. A manifest, its tag and its
+//     place in a referrers list commit in one transaction.
+//   - A blob is visible in a repository only through a row of that repository,
+//     never because another repository holds the same bytes.
+//   - An upload is a row: it goes on after a restart where its last finished
+//     chunk ended, and expires 24 hours after it was last touched. A chunk that
+//     breaks off leaves it where it was.
+//   - Only blobs that no manifest of their repository names are collected, and
+//     only after 24 hours. Manifests are never collected. Deleting an image
+//     keeps what refers to it.
+//   - Blobs are streamed; only manifests, at most 4 MiB each, are held in
+//     memory.
+//
+// # On disk
+//
+// registry.db (SQLite, WAL, synchronous=FULL) holds names, manifests, tags and
+// uploads; blobs/<algorithm>/<2 hex>/<hex> holds the bytes; uploads/<id> what
+// is not yet a blob. One process at a time owns the folder.
+//
+// # The HTTP layer is ours
+//
+// No importable library is durable, lists referrers and follows the
+// distribution specification at once. The best protocol layer among them
+// (ociregistry's ociserver) would need a middleware for Content-Range, one for
+// suffix ranges, own handlers for manifest PUT, referrers, tags and upload
+// DELETE, and a mux in front of it for malformed digests: all the routes but
+// the simple ones. Writing the remaining ones too is shorter than explaining
+// the seams, and the core below it knows nothing of net/http.
+//
+// The package knows no tokens: who may push is decided in front of it. It knows
+// nothing of statements, receipts or ledgers.
+package embedded
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net/url"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	_ "modernc.org/sqlite" // the database/sql driver "sqlite"
+)
+
+// expiry is the age at which an untouched upload ends, and below which a blob
+// that no manifest names is kept: its manifest may still be on the way.
+const expiry = 24 * time.Hour
+
+// sweepEvery is the pause between two collections.
+const sweepEvery = time.Hour
+
+var errClosed = errors.New("the registry is closed")
+
+// Registry is an open registry. All methods are safe for concurrent use.
+type Registry struct {
+	dir  string
+	read *sql.DB // query_only, several connections
+	now  func() time.Time
+	log  atomic.Pointer[slog.Logger]
+
+	changes chan change // taken by the writer, which alone owns the writing connection
+
+	// files is held for reading from a blob's rename until its row has
+	// committed, and for writing while files without a row are removed. So
+	// whoever holds it for writing knows that a file without a row is garbage.
+	files sync.RWMutex
+
+	sessions keyed // one request at a time works on an upload
+
+	stop    context.CancelFunc
+	stopped <-chan struct{} // closed by stop
+	running sync.WaitGroup  // writer and sweeper
+	write   *sql.DB         // owned by the writer
+	closing func() error    // once
+}
+
+// Open opens the registry in dir and creates what is missing. The caller must
+// Close it.
+func Open(dir string) (*Registry, error) {
+	r, err := open(dir, time.Now)
+	if err != nil {
+		return nil, fmt.Errorf("open registry in %s: %w", dir, err)
+	}
+	return r, nil
+}
+
+func open(dir string, now func() time.Time) (*Registry, error) {
+	if err := makeFolders(dir); err != nil {
+		return nil, err
+	}
+	path, err := filepath.Abs(filepath.Join(dir, "registry.db"))
+	if err != nil {
+		return nil, err
+	}
+	write, err := openDatabase(path, "_txlock=immediate")
+	if err != nil {
+		return nil, err
+	}
+	write.SetMaxOpenConns(1)
+	if err := migrate(write); err != nil {
+		return nil, errors.Join(err, write.Close())
+	}
+	read, err := openDatabase(path, "_pragma=query_only(1)")
+	if err != nil {
+		return nil, errors.Join(err, write.Close())
+	}
+	read.SetMaxOpenConns(8)
+	read.SetMaxIdleConns(8)
+
+	ctx, cancel := context.WithCancel(context.Background())
+	r := &Registry{
+		dir: dir, read: read, write: write, now: now,
+		changes: make(chan change),
+		stop:    cancel, stopped: ctx.Done(),
+	}
+	r.LogTo(slog.New(slog.DiscardHandler))
+	r.closing = sync.OnceValue(r.shutdown)
+	r.running.Add(2)
+	go r.writer()
+	go r.sweeper(ctx)
+	return r, nil
+}
+
+// LogTo sets who hears of the registry's own failures: HTTP answers never
+// contain them, and collecting garbage has nobody to answer to. Until then they
+// are dropped.
+func (r *Registry) LogTo(log *slog.Logger) { r.log.Store(log) }
+
+// Close ends the collection, waits for the change being committed and closes
+// the database. Requests still running then fail; stop serving first.
+func (r *Registry) Close() error { return r.closing() }
+
+func (r *Registry) shutdown() error {
+	r.stop()
+	r.running.Wait()
+	return errors.Join(r.read.Close(), r.write.Close())
+}
+
+func openDatabase(path, option string) (*sql.DB, error) {
+	dsn := (&url.URL{Scheme: "file", Path: path}).String() +
+		"?_pragma=busy_timeout(10000)&_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_pragma=foreign_keys(1)&" + option
+	return sql.Open("sqlite", dsn)
+}
+
+// schema, version 1. Repositories appear with their first blob or manifest and
+// stay. The manifest's body is the last column, so that listing referrers does
+// not read it.
+const schema = `
+CREATE TABLE repositories (
+	id   INTEGER PRIMARY KEY,
+	name TEXT NOT NULL UNIQUE
+) STRICT;
+
+-- one row per file below blobs/
+CREATE TABLE blobs (
+	digest TEXT PRIMARY KEY,
+	size   INTEGER NOT NULL CHECK (size >= 0)
+) STRICT, WITHOUT ROWID;
+
+-- a blob is in a repository only by such a row
+CREATE TABLE links (
+	repository INTEGER NOT NULL REFERENCES repositories,
+	digest     TEXT NOT NULL REFERENCES blobs,
+	linked_at  INTEGER NOT NULL,
+	PRIMARY KEY (repository, digest)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX links_digest ON links (digest);
+
+CREATE TABLE manifests (
+	repository    INTEGER NOT NULL REFERENCES repositories,
+	digest        TEXT NOT NULL,
+	media_type    TEXT NOT NULL,
+	subject       TEXT,
+	artifact_type TEXT NOT NULL,
+	annotations   TEXT NOT NULL,
+	body          BLOB NOT NULL CHECK (length(body) <= 4194304),
+	UNIQUE (repository, digest)
+) STRICT;
+CREATE INDEX manifests_subject ON manifests (repository, subject, digest) WHERE subject IS NOT NULL;
+
+-- what a manifest names is not garbage
+CREATE TABLE named (
+	repository INTEGER NOT NULL,
+	digest     TEXT NOT NULL,
+	manifest   TEXT NOT NULL,
+	PRIMARY KEY (repository, digest, manifest),
+	FOREIGN KEY (repository, manifest) REFERENCES manifests (repository, digest) ON DELETE CASCADE
+) STRICT, WITHOUT ROWID;
+CREATE INDEX named_manifest ON named (repository, manifest);
+
+CREATE TABLE tags (
+	repository INTEGER NOT NULL,
+	tag        TEXT NOT NULL,
+	manifest   TEXT NOT NULL,
+	PRIMARY KEY (repository, tag),
+	FOREIGN KEY (repository, manifest) REFERENCES manifests (repository, digest) ON DELETE CASCADE
+) STRICT, WITHOUT ROWID;
+CREATE INDEX tags_manifest ON tags (repository, manifest);
+
+-- hash is the marshalled SHA-256 state after received bytes
+CREATE TABLE uploads (
+	id         TEXT PRIMARY KEY,
+	repository TEXT NOT NULL,
+	received   INTEGER NOT NULL CHECK (received >= 0),
+	hash       BLOB NOT NULL,
+	touched_at INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+PRAGMA user_version = 1;
+`
+
+func migrate(db *sql.DB) error {
+	var version int
+	if err := db.QueryRow("PRAGMA user_version").Scan(&version); err != nil {
+		return fmt.Errorf("read registry.db: %w", err)
+	}
+	switch version {
+	case 0:
+		tx, err := db.Begin()
+		if err != nil {
+			return fmt.Errorf("create the tables: %w", err)
+		}
+		if _, err := tx.Exec(schema); err != nil {
+			return errors.Join(fmt.Errorf("create the tables: %w", err), tx.Rollback())
+		}
+		return tx.Commit()
+	case 1:
+		return nil
+	default:
+		return fmt.Errorf("registry.db has version %d, written by a newer scittd; this one knows 1", version)
+	}
+}
+
+// makeFolders creates all folders that blobs will ever need, so that no blob
+// has to wait for, or survive the loss of, a folder of its own.
+func makeFolders(dir string) error {
+	if err := os.MkdirAll(filepath.Join(dir, "uploads"), 0o700); err != nil {
+		return err
+	}
+	for _, algorithm := range []string{"sha256", "sha512"} {
+		parent := filepath.Join(dir, "blobs", algorithm)
+		if err := os.MkdirAll(parent, 0o700); err != nil {
+			return err
+		}
+		for i := range 256 {
+			err := os.Mkdir(filepath.Join(parent, fmt.Sprintf("%02x", i)), 0o700)
+			if err != nil && !errors.Is(err, fs.ErrExist) {
+				return err
+			}
+		}
+		if err := syncFolder(parent); err != nil {
+			return err
+		}
+	}
+	if err := syncFolder(filepath.Join(dir, "blobs")); err != nil {
+		return err
+	}
+	return syncFolder(dir)
+}
+
+func syncFolder(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
+}
+
+// keyed is a set of locks by name.
+type keyed struct {
+	mu   sync.Mutex
+	held map[string]chan struct{} // closed on release
+}
+
+// lock waits for key until ctx ends.
+func (k *keyed) lock(ctx context.Context, key string) error {
+	for {
+		busy := k.try(key)
+		if busy == nil {
+			return nil
+		}
+		select {
+		case <-busy:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// try takes key and returns nil, or returns what closes when it becomes free.
+func (k *keyed) try(key string) (busy <-chan struct{}) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if busy, ok := k.held[key]; ok {
+		return busy
+	}
+	if k.held == nil {
+		k.held = map[string]chan struct{}{}
+	}
+	k.held[key] = make(chan struct{})
+	return nil
+}
+
+func (k *keyed) unlock(key string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	close(k.held[key])
+	delete(k.held, key)
+}

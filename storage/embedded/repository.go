@@ -1,0 +1,141 @@
+package embedded
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/scittd/scittd/storage"
+)
+
+var (
+	_ storage.Registry   = (*Registry)(nil)
+	_ storage.Repository = repository{}
+)
+
+// Repository opens a repository in process. It need not exist: it begins with
+// its first blob or manifest.
+func (r *Registry) Repository(name string) (storage.Repository, error) {
+	if err := checkName(name); err != nil {
+		return nil, inStorage(err)
+	}
+	return repository{r, name}, nil
+}
+
+type repository struct {
+	registry *Registry
+	name     string
+}
+
+// inStorage says a refusal in storage's words: absent, or refused for good.
+func inStorage(err error) error {
+	var refusal *Error
+	switch {
+	case !errors.As(err, &refusal):
+		return err
+	case refusal.Status == 404 && refusal.Code != "MANIFEST_BLOB_UNKNOWN":
+		return fmt.Errorf("%w: %w", storage.ErrNotFound, err)
+	case refusal.Status == 404: // the blob may still come
+		return err
+	default:
+		return fmt.Errorf("%w: %w", storage.ErrRefused, err)
+	}
+}
+
+func (r repository) Manifest(ctx context.Context, ref string) (storage.Descriptor, []byte, error) {
+	parsed, err := parseReference(ref)
+	if err != nil {
+		return storage.Descriptor{}, nil, inStorage(err)
+	}
+	m, size, err := r.registry.getManifest(ctx, r.name, parsed, true)
+	if err == nil && digestOf(m.body, m.digest) != m.digest {
+		err = fmt.Errorf("manifest %s does not have that digest: registry.db is damaged", m.digest)
+	}
+	if err != nil {
+		return storage.Descriptor{}, nil, inStorage(err)
+	}
+	return storage.Descriptor{MediaType: m.mediaType, Digest: string(m.digest), Size: size}, m.body, nil
+}
+
+func (r repository) Blob(ctx context.Context, s string) (io.ReadCloser, int64, error) {
+	d, err := parseDigest(s)
+	if err != nil {
+		return nil, 0, inStorage(err)
+	}
+	f, size, err := r.registry.openBlob(ctx, r.name, d)
+	if err != nil {
+		return nil, 0, inStorage(err)
+	}
+	return f, size, nil
+}
+
+func (r repository) HasBlob(ctx context.Context, s string) (size int64, ok bool, err error) {
+	d, err := parseDigest(s)
+	if err != nil {
+		return 0, false, inStorage(err)
+	}
+	size, err = r.registry.statBlob(ctx, r.name, d)
+	var refusal *Error
+	if errors.As(err, &refusal) {
+		return 0, false, nil
+	}
+	return size, err == nil, err
+}
+
+func (r repository) PushBlob(ctx context.Context, s string, size int64, open func() (io.ReadCloser, error)) error {
+	d, err := parseDigest(s)
+	if err != nil {
+		return inStorage(err)
+	}
+	if _, err := r.registry.statBlob(ctx, r.name, d); err == nil {
+		return nil
+	}
+	body, err := open()
+	if err != nil {
+		return fmt.Errorf("open blob %s: %w", d, err)
+	}
+	// One byte more than announced is enough to refuse it by its digest.
+	err = r.registry.putBlob(ctx, r.name, d, io.LimitReader(body, size+1))
+	return inStorage(errors.Join(err, body.Close()))
+}
+
+func (r repository) PushManifest(ctx context.Context, mediaType string, body []byte, tag string) (storage.Descriptor, error) {
+	ref := reference{tag: tag, digest: ""}
+	if tag == "" {
+		ref.digest = digestOf(body, "sha256:")
+	} else if !tagGrammar.MatchString(tag) {
+		return storage.Descriptor{}, inStorage(manifestInvalid("%q is not a tag", clip(tag)))
+	}
+	m, err := r.registry.putManifest(ctx, r.name, ref, mediaType, body)
+	if err != nil {
+		return storage.Descriptor{}, inStorage(err)
+	}
+	return storage.Descriptor{MediaType: mediaType, Digest: string(m.digest), Size: int64(len(body))}, nil
+}
+
+func (r repository) Referrers(ctx context.Context, subject, artifactType string) ([]storage.Descriptor, error) {
+	d, err := parseDigest(subject)
+	if err != nil {
+		return nil, inStorage(err)
+	}
+	var list []storage.Descriptor
+	var after digest
+	for {
+		page, err := r.registry.listReferrers(ctx, r.name, d, artifactType, after)
+		if err != nil {
+			return nil, err
+		}
+		for _, entry := range page.manifests {
+			var one storage.Descriptor
+			if err := json.Unmarshal(entry, &one); err != nil {
+				return nil, fmt.Errorf("list referrers of %s: %w", subject, err)
+			}
+			list = append(list, one)
+		}
+		if after = page.next; after == "" {
+			return list, nil
+		}
+	}
+}
