@@ -7,9 +7,10 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"errors"
-	"math/big"
+
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -118,7 +119,10 @@ func TestParseCOSEReadsTheExampleOfRFC8152(t *testing.T) {
 	if got := hex.EncodeToString(cose.SigStructure(s.Protected(), s.Payload)); got != e.Sig {
 		t.Errorf("Sig_structure is %s, want %s", got, e.Sig)
 	}
-	key := &ecdsa.PublicKey{Curve: elliptic.P256(), X: new(big.Int).SetBytes(unhex(e.Key.X)), Y: new(big.Int).SetBytes(unhex(e.Key.Y))}
+	key, err := ecdsa.ParseUncompressedPublicKey(elliptic.P256(), slices.Concat([]byte{4}, unhex(e.Key.X), unhex(e.Key.Y)))
+	if err != nil {
+		t.Fatal(err)
+	}
 	if err := s.Verify(key); err != nil {
 		t.Error(err)
 	}

@@ -1,3 +1,5 @@
+//lint:file-ignore SA1019 keys that are on no curve can only be made from raw coordinates
+
 package cose
 
 import (
