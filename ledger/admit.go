@@ -1,0 +1,94 @@
+package ledger
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/scittd/scittd/internal/detcbor"
+	"github.com/scittd/scittd/policy"
+	"github.com/scittd/scittd/statement"
+)
+
+// holds says whether d may be used at time t under p without judging again.
+func holds(d policy.Decision, p *policy.Policy, t time.Time) bool {
+	return d.Policy == p.Entry &&
+		(d.NotBefore.IsZero() || !t.Before(d.NotBefore)) &&
+		(d.NotAfter.IsZero() || !t.After(d.NotAfter))
+}
+
+// draft makes the rows of s at index, registered at t by decision d.
+func draft(s *statement.Statement, d policy.Decision, index uint64, t time.Time) (NewEntry, error) {
+	n := NewEntry{
+		Entry: Entry{
+			Index:         index,
+			ID:            s.ID(),
+			Issuer:        s.Issuer,
+			Subject:       s.Subject,
+			MediaType:     s.MediaType(),
+			PredicateType: s.PredicateType(),
+			Evidence:      s.Evidence(),
+			Artifacts:     d.Artifacts,
+			Private:       d.Private,
+			RegisteredAt:  t,
+			Policy:        d.Policy,
+			Rule:          d.Rule,
+			Identity:      d.Identity,
+		},
+		Canonical: s.Canonical(),
+	}
+	if d.Chain != nil {
+		data, err := detcbor.Marshal(d.Chain)
+		if err != nil {
+			return n, fmt.Errorf("keep the chain of %s: %w", n.ID, err)
+		}
+		n.Collateral = []Collateral{{Kind: ChainCollateral, Data: data}}
+	}
+	return n, nil
+}
+
+// chainOf finds the chain that draft kept; nil when there was none.
+func chainOf(collateral []Collateral) ([][]byte, error) {
+	for _, c := range collateral {
+		if c.Kind != ChainCollateral {
+			continue
+		}
+		var chain [][]byte
+		if err := detcbor.Unmarshal(c.Data, &chain); err != nil {
+			return nil, fmt.Errorf("%w: kept chain: %v", ErrCorrupt, err)
+		}
+		return chain, nil
+	}
+	return nil, nil
+}
+
+// deliver fixes where n will be placed: for every artifact in every repository
+// that policy and path name, the evidence and the transparency artifact. What
+// is private, or steers the ledger itself, is never placed.
+func (n *NewEntry) deliver(s *statement.Statement, p *policy.Policy, registry, repository string) error {
+	n.Registry, n.Repository = registry, repository
+	if registry == "" || n.Private || steers(s) {
+		return nil
+	}
+	repositories, err := p.Repositories(s, repository, registry)
+	if err != nil {
+		return err
+	}
+	repositories = slices.Compact(slices.Sorted(slices.Values(repositories)))
+	artifacts := []string{TransparencyArtifact}
+	if n.Evidence != "" {
+		artifacts = []string{EvidenceArtifact, TransparencyArtifact}
+	}
+	for _, repository := range repositories {
+		for _, subject := range n.Artifacts {
+			for _, artifact := range artifacts {
+				n.Deliveries = append(n.Deliveries, Delivery{
+					Entry: n.Index, EntryID: n.ID,
+					Registry: registry, Repository: repository, Subject: subject, Artifact: artifact,
+					State: Queued, NextAt: n.RegisteredAt,
+				})
+			}
+		}
+	}
+	return nil
+}

@@ -1,0 +1,34 @@
+package ledger
+
+import "errors"
+
+// What a caller may branch on. Every error of this room and of its stores
+// either wraps one of these or means damage or a bug.
+var (
+	// ErrNotFound: no such thing, or none that the caller's scope may see;
+	// the two are not to be told apart.
+	ErrNotFound = errors.New("not found")
+	// ErrEmpty: there is no head, Init was never run on this store.
+	ErrEmpty = errors.New("ledger is not initialised")
+	// ErrConflict: the compare-and-swap was lost; nothing was written.
+	ErrConflict = errors.New("ledger has moved")
+	// ErrUnavailable: the store cannot be reached, is busy or full. Try later.
+	ErrUnavailable = errors.New("store unavailable")
+	// ErrOverloaded: too much is waiting already. Try later.
+	ErrOverloaded = errors.New("registration queue is full")
+	// ErrClock: the clocks disagree, so nothing is signed.
+	ErrClock = errors.New("clock untrusted")
+	// ErrClosed: the ledger is shutting down.
+	ErrClosed = errors.New("ledger closed")
+	// ErrReadOnly: this ledger was opened without a signing key.
+	ErrReadOnly = errors.New("ledger has no signing key")
+	// ErrCorrupt: what the store returned contradicts what was signed. It is
+	// never repaired silently and never served.
+	ErrCorrupt = errors.New("ledger is corrupt")
+
+	// ErrQuota: the staging area is full. ErrDigest: the content is not what
+	// its digest says. ErrTooLarge: one piece is over its limit.
+	ErrQuota    = errors.New("staging quota exhausted")
+	ErrDigest   = errors.New("content does not match its digest")
+	ErrTooLarge = errors.New("content is too large")
+)

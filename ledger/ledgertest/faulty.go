@@ -1,0 +1,155 @@
+package ledgertest
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"testing"
+
+	"github.com/scittd/scittd/ledger"
+	"github.com/scittd/scittd/statement"
+)
+
+// Fault is how a call to a Faulty store ends.
+type Fault int
+
+const (
+	None       Fault = iota
+	NotApplied       // an error, and nothing happened
+	Applied          // an error, although it happened
+)
+
+func (f Fault) String() string { return [...]string{"ok", "not applied", "applied"}[f] }
+
+// ErrFault is what a Faulty store answers: an error that promises nothing.
+var ErrFault = errors.New("connection reset by test")
+
+// Faulty is a store that fails on command. It checks its caller: after a commit
+// whose outcome it did not tell, the head must be read anew, and then the
+// entries looked up by ID, before the next commit.
+type Faulty struct {
+	ledger.Store
+	t testing.TB
+
+	mu      sync.Mutex
+	commits []Fault
+	heads   []Fault
+	doubt   int // 2: read the head, 1: look up entries, 0: commit
+	gate    chan struct{}
+	reached chan struct{}
+	tried   int
+}
+
+// NewFaulty wraps s; it does nothing until told.
+func NewFaulty(t testing.TB, s ledger.Store) *Faulty { return &Faulty{Store: s, t: t} }
+
+// FailCommits says how the next commits end.
+func (f *Faulty) FailCommits(faults ...Fault) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.commits = faults
+}
+
+// FailHeads says how the next calls of Head end.
+func (f *Faulty) FailHeads(faults ...Fault) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.heads = faults
+}
+
+// Commits is how many were tried.
+func (f *Faulty) Commits() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.tried
+}
+
+// Hold makes the next commit wait until release is called; reached is closed
+// when it has come.
+func (f *Faulty) Hold() (reached <-chan struct{}, release func()) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	gate := make(chan struct{})
+	f.gate, f.reached = gate, make(chan struct{})
+	return f.reached, sync.OnceFunc(func() { close(gate) })
+}
+
+func next(list *[]Fault) Fault {
+	if len(*list) == 0 {
+		return None
+	}
+	fault := (*list)[0]
+	*list = (*list)[1:]
+	return fault
+}
+
+// Commit fails as told.
+func (f *Faulty) Commit(ctx context.Context, b *ledger.Batch) error {
+	if _, ok := ctx.Deadline(); !ok {
+		f.t.Error("commit without a deadline of its own")
+	}
+	f.mu.Lock()
+	if f.doubt > 0 {
+		f.t.Error("commit in doubt about the one before: nothing was read back")
+	}
+	f.tried++
+	fault := next(&f.commits)
+	gate, reached := f.gate, f.reached
+	f.gate, f.reached = nil, nil
+	f.mu.Unlock()
+	if gate != nil {
+		close(reached)
+		<-gate
+	}
+	if fault == NotApplied {
+		f.setDoubt(2)
+		return ErrFault
+	}
+	err := f.Store.Commit(ctx, b)
+	if fault == Applied {
+		f.setDoubt(2)
+		return errors.Join(ErrFault, unless(err, ledger.ErrConflict))
+	}
+	if err != nil {
+		f.setDoubt(2)
+	}
+	return err
+}
+
+// unless hides an error that would tell the outcome.
+func unless(err, known error) error {
+	if errors.Is(err, known) {
+		return nil
+	}
+	return err
+}
+
+func (f *Faulty) setDoubt(d int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.doubt = d
+}
+
+// Head fails as told.
+func (f *Faulty) Head(ctx context.Context) (ledger.Head, error) {
+	f.mu.Lock()
+	fault := next(&f.heads)
+	if fault == None && f.doubt == 2 {
+		f.doubt = 1
+	}
+	f.mu.Unlock()
+	if fault != None {
+		return ledger.Head{}, ErrFault
+	}
+	return f.Store.Head(ctx)
+}
+
+// Indexes is the read back that ends the doubt.
+func (f *Faulty) Indexes(ctx context.Context, ids []statement.ID, scope ledger.Scope) (map[statement.ID]uint64, error) {
+	f.mu.Lock()
+	if f.doubt == 1 && scope == ledger.All {
+		f.doubt = 0
+	}
+	f.mu.Unlock()
+	return f.Store.Indexes(ctx, ids, scope)
+}

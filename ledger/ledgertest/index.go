@@ -1,0 +1,245 @@
+package ledgertest
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"reflect"
+	"slices"
+	"time"
+
+	"github.com/scittd/scittd/ledger"
+	"github.com/scittd/scittd/statement"
+)
+
+var indexTests = []test{
+	{"any query answers what filtering all entries would", queriesFilter},
+	{"pages neither skip nor repeat while the log grows", pagesAreStable},
+	{"a limit outside the bounds is refused", limitIsBounded},
+	{"a statement with 256 artifacts is found by each", manyArtifacts},
+	{"a private entry answers as an unknown one", privateIsUnknown},
+	{"a thousand IDs are one lookup", manyIDs},
+	{"an empty value finds nothing", emptyValues},
+}
+
+// populate commits entries of every kind in several batches, and returns all
+// entries of the log, newest first.
+func populate(w *world) []ledger.Entry {
+	w.Helper()
+	w.init()
+	for round := range 4 {
+		var batch []*statement.Statement
+		for i := range 10 {
+			image := Image(i % 4)
+			evidence := fmt.Appendf(nil, "evidence %d", i%6)
+			for _, p := range w.publishers() {
+				batch = append(batch, p.Sign(w, statement.Template{
+					Subject: fmt.Sprintf("pkg:oci/net-monitor-%d@%s", round, image), ContentType: []string{SBOM, Report}[i%2],
+					Payload: evidence,
+				}))
+			}
+		}
+		batch = append(batch,
+			w.wabbit.Provenance(w, "https://slsa.dev/provenance/v1", Image(round), Image(round+1)),
+			w.acme.Provenance(w, fmt.Sprintf("https://predicate.example/%d", round), Image(round)),
+			w.wabbit.Sign(w, statement.Template{Subject: fmt.Sprintf("no artifact, no type %d", round), Payload: []byte("x")}),
+		)
+		w.commit(batch...)
+	}
+	w.check()
+	all, err := w.store.Find(w.ctx, ledger.Query{Scope: ledger.All, Limit: ledger.MaxPage})
+	if err != nil {
+		w.Fatal(err)
+	}
+	if uint64(len(all)) != w.size() {
+		w.Fatalf("%d entries in a log of %d", len(all), w.size())
+	}
+	return all
+}
+
+// matches is Query as its documentation says it, one entry at a time.
+func matches(q ledger.Query, e ledger.Entry) bool {
+	in := func(values []string, v string) bool { return len(values) == 0 || v != "" && slices.Contains(values, v) }
+	return (q.Scope == ledger.All || !e.Private) &&
+		(len(q.IDs) == 0 || slices.Contains(q.IDs, e.ID)) &&
+		(len(q.Artifacts) == 0 || slices.ContainsFunc(e.Artifacts, func(d statement.Digest) bool { return slices.Contains(q.Artifacts, d) })) &&
+		(len(q.Evidence) == 0 || e.Evidence != "" && slices.Contains(q.Evidence, e.Evidence)) &&
+		in(q.Issuers, e.Issuer) && in(q.MediaTypes, e.MediaType) && in(q.PredicateTypes, e.PredicateType) &&
+		(q.Since.IsZero() || !e.RegisteredAt.Before(q.Since)) &&
+		(q.Until.IsZero() || e.RegisteredAt.Before(q.Until)) &&
+		(q.Before == 0 || e.Index < q.Before)
+}
+
+func queriesFilter(w *world) {
+	all := populate(w)
+	random := rand.New(rand.NewPCG(1, 2))
+	pick := func() ledger.Entry { return all[random.IntN(len(all))] }
+	times := []time.Time{all[0].RegisteredAt, all[len(all)-1].RegisteredAt, all[0].RegisteredAt.Add(time.Nanosecond), all[0].RegisteredAt.Add(time.Second)}
+	for range 1000 {
+		q := ledger.Query{Scope: ledger.Scope(random.IntN(2)), Limit: []int{1, 7, ledger.MaxPage}[random.IntN(3)]}
+		for _, add := range []func(ledger.Entry){
+			func(e ledger.Entry) { q.IDs = append(q.IDs, e.ID) },
+			func(e ledger.Entry) { q.Artifacts = append(q.Artifacts, e.Artifacts...) },
+			func(e ledger.Entry) {
+				if e.Evidence != "" {
+					q.Evidence = append(q.Evidence, e.Evidence)
+				}
+			},
+			func(e ledger.Entry) { q.Issuers = append(q.Issuers, e.Issuer) },
+			func(e ledger.Entry) { q.MediaTypes = append(q.MediaTypes, e.MediaType) },
+			func(e ledger.Entry) { q.PredicateTypes = append(q.PredicateTypes, e.PredicateType) },
+			func(ledger.Entry) { q.Issuers = append(q.Issuers, "https://nobody.example") },
+			func(ledger.Entry) { q.Artifacts = append(q.Artifacts, Image(99)) },
+			func(e ledger.Entry) { q.Before = e.Index },
+			func(ledger.Entry) { q.Since = times[random.IntN(len(times))] },
+			func(ledger.Entry) { q.Until = times[random.IntN(len(times))] },
+		} {
+			for random.IntN(4) == 0 {
+				add(pick())
+			}
+		}
+		want := []ledger.Entry{}
+		for _, e := range all {
+			if matches(q, e) && len(want) < q.Limit {
+				want = append(want, e)
+			}
+		}
+		got, err := w.store.Find(w.ctx, q)
+		if err != nil {
+			w.Fatalf("%+v: %v", q, err)
+		}
+		if !slices.Equal(indexes(got), indexes(want)) {
+			w.Fatalf("%+v:\ngot  %v\nwant %v", q, indexes(got), indexes(want))
+		}
+		for i := range got {
+			if !reflect.DeepEqual(got[i], want[i]) {
+				w.Fatalf("%+v: entry %d is\n%+v, want\n%+v", q, got[i].Index, got[i], want[i])
+			}
+		}
+	}
+}
+
+func pagesAreStable(w *world) {
+	all := populate(w)
+	q := ledger.Query{Scope: ledger.All, Issuers: []string{w.wabbit.Name, w.acme.Name}, Limit: 7}
+	var got []uint64
+	for n := 0; ; n++ {
+		page, err := w.store.Find(w.ctx, q)
+		if err != nil {
+			w.Fatal(err)
+		}
+		got = append(got, indexes(page)...)
+		if len(page) < q.Limit {
+			break
+		}
+		q.Before = page[len(page)-1].Index
+		if n < 3 {
+			w.commit(w.wabbit.Claims(w, 1000+n, 1)...)
+		}
+	}
+	var want []uint64
+	for _, e := range all {
+		if e.Issuer == w.wabbit.Name || e.Issuer == w.acme.Name {
+			want = append(want, e.Index)
+		}
+	}
+	if !slices.Equal(got, want) {
+		w.Errorf("pages give %v, want %v", got, want)
+	}
+}
+
+func limitIsBounded(w *world) {
+	w.init()
+	for _, limit := range []int{-1, 0, ledger.MaxPage + 1, 1e9} {
+		if found, err := w.store.Find(w.ctx, ledger.Query{Limit: limit}); err == nil {
+			w.Errorf("limit %d: %d entries, want an error", limit, len(found))
+		}
+	}
+}
+
+func manyArtifacts(w *world) {
+	w.init()
+	var images []statement.Digest
+	for i := range statement.MaxArtifacts {
+		images = append(images, Image(i))
+	}
+	s := w.wabbit.Provenance(w, "https://slsa.dev/provenance/v1", images...)
+	w.commit(s)
+	for _, image := range images {
+		found, err := w.store.Find(w.ctx, ledger.Query{Artifacts: []statement.Digest{image}, Limit: 2})
+		if err != nil || len(found) != 1 || found[0].ID != s.ID() {
+			w.Fatalf("artifact %s finds %v, %v", image, indexes(found), err)
+		}
+	}
+	w.check()
+}
+
+func privateIsUnknown(w *world) {
+	w.init()
+	private := w.secret.Claim(w, Image(1), SBOM, []byte("private"))
+	public := w.wabbit.Claim(w, Image(1), SBOM, []byte("public"))
+	w.commit(private, public)
+	unknown := w.wabbit.Claim(w, Image(2), SBOM, []byte("never registered"))
+
+	for name, id := range map[string]statement.ID{"private": private.ID(), "unknown": unknown.ID()} {
+		if _, err := w.store.Record(w.ctx, id, ledger.Public); !errors.Is(err, ledger.ErrNotFound) {
+			w.Errorf("record of %s entry: %v, want ErrNotFound", name, err)
+		}
+		if d, err := w.store.Deliveries(w.ctx, id, ledger.Public); !errors.Is(err, ledger.ErrNotFound) || len(d) > 0 {
+			w.Errorf("deliveries of %s entry: %v, want ErrNotFound", name, err)
+		}
+		if found, err := w.store.Indexes(w.ctx, []statement.ID{id}, ledger.Public); err != nil || len(found) > 0 {
+			w.Errorf("indexes of %s entry: %v, %v", name, found, err)
+		}
+		if found, err := w.store.Find(w.ctx, ledger.Query{IDs: []statement.ID{id}, Limit: 1}); err != nil || len(found) > 0 {
+			w.Errorf("find %s entry: %v, %v", name, found, err)
+		}
+	}
+	r, err := w.store.Record(w.ctx, private.ID(), ledger.All)
+	if err != nil || !r.Private || !slices.Equal(r.Canonical, private.Canonical()) {
+		w.Errorf("record of the private entry for a reader: %+v, %v", r.Entry, err)
+	}
+	if d, err := w.store.Deliveries(w.ctx, private.ID(), ledger.All); err != nil || len(d) > 0 {
+		w.Errorf("deliveries of the private entry for a reader: %v, %v", d, err)
+	}
+	found, err := w.store.Find(w.ctx, ledger.Query{Artifacts: []statement.Digest{Image(1)}, Limit: 5})
+	if err != nil || len(found) != 1 || found[0].ID != public.ID() {
+		w.Errorf("the image's public claims: %v, %v", indexes(found), err)
+	}
+	w.check()
+}
+
+func manyIDs(w *world) {
+	w.init()
+	b := w.commit(w.wabbit.Claims(w, 0, 20)...)
+	asked := idsOf(b)
+	asked = append(asked, asked...)
+	for i := range 2000 {
+		asked = append(asked, statement.ID{byte(i), byte(i >> 8), 1})
+	}
+	found, err := w.store.Indexes(w.ctx, asked, ledger.Public)
+	if err != nil || len(found) != 20 {
+		w.Fatalf("%d found, %v; want 20", len(found), err)
+	}
+	for _, e := range b.Entries {
+		if found[e.ID] != e.Index {
+			w.Errorf("entry %d is found at %d", e.Index, found[e.ID])
+		}
+	}
+}
+
+func emptyValues(w *world) {
+	populate(w)
+	for name, q := range map[string]ledger.Query{
+		"issuer":         {Issuers: []string{""}},
+		"media type":     {MediaTypes: []string{""}},
+		"predicate type": {PredicateTypes: []string{""}},
+		"evidence":       {Evidence: []statement.Digest{""}},
+		"artifact":       {Artifacts: []statement.Digest{""}},
+	} {
+		q.Scope, q.Limit = ledger.All, 10
+		if found, err := w.store.Find(w.ctx, q); err != nil || len(found) > 0 {
+			w.Errorf("%s \"\": %v, %v; want nothing", name, indexes(found), err)
+		}
+	}
+}

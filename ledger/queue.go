@@ -1,0 +1,174 @@
+package ledger
+
+import (
+	"sync"
+	"time"
+
+	"github.com/scittd/scittd/policy"
+	"github.com/scittd/scittd/statement"
+)
+
+// Bounds of what waits and of one batch.
+const (
+	defaultQueue  = 4096
+	maxQueueBytes = 64 << 20
+	maxWait       = 5 * time.Second // the oldest waits longer: refuse more
+	maxBatch      = 1024
+	maxBatchBytes = 16 << 20
+)
+
+// Submission is what Append takes. The Decision was made by the caller under
+// Policy(); Append judges again what no longer holds. Repository is the one
+// named by the path /v2/<name>/…, or ""; Caller goes to the audit row only.
+type Submission struct {
+	Statement  *statement.Statement
+	Decision   policy.Decision
+	Repository string
+	Caller     string
+}
+
+// waiting is a Submission on its way through the sequencer.
+type waiting struct {
+	Submission
+	since  time.Time
+	sent   bool         // owned by the sequencer: a commit with it ended without a known outcome
+	answer chan outcome // capacity 1: answering never blocks
+}
+
+// outcome is what the sequencer decided. Receipts are made from it by whoever
+// waits, in parallel.
+type outcome struct {
+	err   error
+	batch *sealed // nil: the entry is read from the store
+	entry Entry   // with batch; else only its ID
+	fresh bool    // this submission registered it
+}
+
+// sealed is a known commit, with what the paths of its entries need.
+type sealed struct {
+	head   Head
+	growth *growth
+}
+
+// queue holds what has been submitted and not yet taken. Its own lock is held
+// for moving pointers only.
+type queue struct {
+	limit int
+	wall  func() time.Time
+	wake  chan struct{} // capacity 1: something changed
+
+	mu      sync.Mutex
+	list    []*waiting
+	bytes   int
+	closed  bool
+	pending map[statement.ID]int // submissions not answered yet, by ID
+}
+
+func newQueue(limit int, wall func() time.Time) *queue {
+	if limit == 0 {
+		limit = defaultQueue
+	}
+	return &queue{limit: limit, wall: wall, wake: make(chan struct{}, 1), pending: map[statement.ID]int{}}
+}
+
+// room says why nothing more can be taken in; nil when it can.
+func (q *queue) room() error {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.roomLocked()
+}
+
+func (q *queue) roomLocked() error {
+	switch {
+	case q.closed:
+		return ErrClosed
+	case len(q.list) >= q.limit, q.bytes >= maxQueueBytes,
+		len(q.list) > 0 && q.wall().Sub(q.list[0].since) > maxWait:
+		return ErrOverloaded
+	}
+	return nil
+}
+
+func (q *queue) put(sub Submission) (*waiting, error) {
+	w := &waiting{Submission: sub, since: q.wall(), answer: make(chan outcome, 1)}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if err := q.roomLocked(); err != nil {
+		return nil, err
+	}
+	q.list = append(q.list, w)
+	q.bytes += len(sub.Statement.Canonical())
+	q.pending[sub.Statement.ID()]++
+	q.signal()
+	return w, nil
+}
+
+func (q *queue) signal() {
+	select {
+	case q.wake <- struct{}{}:
+	default:
+	}
+}
+
+// take waits for work and returns a batch of it: whatever queued meanwhile,
+// within the bounds. nil: the queue is closed.
+func (q *queue) take() []*waiting {
+	for {
+		if batch, closed := q.tryTake(); closed || len(batch) > 0 {
+			return batch
+		}
+		<-q.wake
+	}
+}
+
+func (q *queue) tryTake() (batch []*waiting, closed bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.closed {
+		return nil, true
+	}
+	n, size := 0, 0
+	for n < len(q.list) && n < maxBatch {
+		size += len(q.list[n].Statement.Canonical())
+		if n > 0 && size > maxBatchBytes {
+			break
+		}
+		n++
+	}
+	batch = append(batch, q.list[:n]...)
+	clear(q.list[:n])
+	q.list = q.list[n:]
+	for _, w := range batch {
+		q.bytes -= len(w.Statement.Canonical())
+	}
+	return batch, false
+}
+
+// close refuses what comes and answers what waits.
+func (q *queue) close() {
+	q.mu.Lock()
+	left := q.list
+	q.list, q.bytes, q.closed = nil, 0, true
+	q.signal()
+	q.mu.Unlock()
+	for _, w := range left {
+		q.tell(w, outcome{err: ErrClosed})
+	}
+}
+
+// tell answers w, once.
+func (q *queue) tell(w *waiting, o outcome) {
+	id := w.Statement.ID()
+	q.mu.Lock()
+	if q.pending[id]--; q.pending[id] == 0 {
+		delete(q.pending, id)
+	}
+	q.mu.Unlock()
+	w.answer <- o
+}
+
+func (q *queue) has(id statement.ID) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.pending[id] > 0
+}

@@ -1,0 +1,341 @@
+package ledger
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/scittd/scittd/policy"
+	"github.com/scittd/scittd/receipts"
+	"github.com/scittd/scittd/statement"
+)
+
+// A round's reads and its commit each have commitTime, whatever the clients'
+// patience. A batch survives maxFaults rounds that end in an error, and
+// maxConflicts lost swaps: those cost little and say that the log moves.
+const (
+	commitTime   = 10 * time.Second
+	maxFaults    = 3
+	maxConflicts = 64
+)
+
+// sequencer puts submissions in order: the one goroutine that grows the tree.
+//
+// It takes whatever queued during the previous commit (natural group commit, no
+// timer) and commits it in rounds until every submission is answered. A round
+// is the whole story of a commit, in run order: known ones first, judge, grow a
+// copy of the tree, sign once, commit, and only then believe it. After any
+// error it forgets what it knew and the next round begins with load, as Open
+// does; whether an entry of a doubtful commit is there is then answered by the
+// same lookup that finds duplicates. Hence there is no recovery code.
+type sequencer struct {
+	store    Store
+	issuer   *receipts.Issuer
+	registry string
+	clocks   *clocks
+	queue    *queue
+	log      *slog.Logger
+	done     chan struct{} // closed when run has ended
+
+	// Owned by run. Both nil: to be loaded.
+	state *state
+	edge  *edge
+
+	// The last state that is known to be committed, for everybody else.
+	current *atomic.Pointer[state]
+}
+
+func (q *sequencer) run() {
+	defer close(q.done)
+	for batch := q.queue.take(); batch != nil; batch = q.queue.take() {
+		q.sequence(batch)
+	}
+}
+
+// sequence answers every submission of batch.
+func (q *sequencer) sequence(batch []*waiting) {
+	faults, conflicts := 0, 0
+	for len(batch) > 0 {
+		left, err := q.round(batch)
+		batch = left
+		switch {
+		case err == nil:
+			faults, conflicts = 0, 0
+			continue
+		case errors.Is(err, ErrConflict):
+			conflicts++
+		default:
+			faults++
+			q.log.Error("commit round failed", "waiting", len(left), "try", faults, "err", err)
+		}
+		q.state, q.edge = nil, nil
+		if errors.Is(err, ErrClock) || faults == maxFaults || conflicts == maxConflicts {
+			for _, w := range left {
+				q.queue.tell(w, outcome{err: refusable(err)})
+			}
+			return
+		}
+	}
+}
+
+// refusable is err as a waiter may see it: nothing is known to be registered,
+// and trying again is right.
+func refusable(err error) error {
+	if errors.Is(err, ErrClock) || errors.Is(err, ErrUnavailable) || errors.Is(err, ErrCorrupt) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", ErrUnavailable, err)
+}
+
+// round makes at most one commit out of batch. It returns what is not answered
+// yet: with nil the rest behind a policy statement, with an error everything
+// whose fate is open.
+func (q *sequencer) round(batch []*waiting) (left []*waiting, err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), commitTime)
+	defer cancel()
+
+	// 1. The newest head and its edge, when the last round did not leave them.
+	if q.state == nil {
+		if q.state, q.edge, err = load(ctx, q.store); err != nil {
+			return batch, err
+		}
+		q.current.Store(q.state)
+	}
+
+	// The store's clock is asked, if it is time to, while the store is searched.
+	clock, last := make(chan reading, 1), q.state.head.Time
+	go func() {
+		at, err := q.clocks.now(ctx, last)
+		clock <- reading{at, err}
+	}()
+
+	// 2. What is there already keeps its entry, also when it is there because a
+	// commit of ours got through whose answer did not.
+	open, err := q.known(ctx, batch)
+	now := <-clock
+	if err != nil {
+		return batch, err
+	}
+	if now.err != nil && len(open) > 0 {
+		return open, now.err
+	}
+
+	// 3. Judge the others and write their rows.
+	b := q.draft(open, now.at)
+	if len(b.entries) == 0 {
+		return b.left, nil
+	}
+
+	// 4. A copy of the edge grows; its root is signed once. Sign verifies its
+	// own signature. Until the commit is known, nobody may see either.
+	ids := make([]statement.ID, len(b.entries))
+	for i, e := range b.entries {
+		ids[i] = e.ID
+	}
+	growth, err := q.edge.grow(ids)
+	if err != nil {
+		return b.open(), err
+	}
+	signed, err := q.issuer.Sign(receipts.Head{Size: growth.edge.size(), Root: growth.root, Time: now.at})
+	if err != nil {
+		return b.open(), fmt.Errorf("sign a head of size %d: %w", growth.edge.size(), err)
+	}
+	head := Head{SignedHead: signed, PrevSize: q.edge.size(), Policy: q.state.head.Policy}
+	if b.policy != nil {
+		head.Policy = head.Size - 1 // it closed the batch
+	}
+
+	// 5. The one durable point. The time is the sequencer's: no client hanging
+	// up can leave a commit in doubt.
+	ctx, cancel = context.WithTimeout(context.Background(), commitTime)
+	defer cancel()
+	err = q.store.Commit(ctx, &Batch{Head: head, Entries: b.entries, Tiles: growth.tiles})
+	if err != nil {
+		if !errors.Is(err, ErrConflict) {
+			for _, w := range b.admitted {
+				w.sent = true
+			}
+		}
+		return b.open(), fmt.Errorf("commit at size %d: %w", head.PrevSize, err)
+	}
+
+	// 6. Known to be committed: believe it, then answer.
+	q.edge = growth.edge
+	q.state = b.next(q.state, head)
+	q.current.Store(q.state)
+	batchSeal := &sealed{head: head, growth: growth}
+	for i, w := range b.admitted {
+		q.queue.tell(w, outcome{batch: batchSeal, entry: b.entries[i].Entry, fresh: true})
+	}
+	for _, t := range b.twins {
+		q.queue.tell(t.waiting, outcome{batch: batchSeal, entry: b.entries[t.of].Entry})
+	}
+	return b.left, nil
+}
+
+// reading is what the clocks say.
+type reading struct {
+	at  time.Time
+	err error
+}
+
+// known answers what is registered already with the original entry and returns
+// the rest. Bytes that are committed keep their receipt under any later policy.
+func (q *sequencer) known(ctx context.Context, batch []*waiting) (open []*waiting, err error) {
+	ids := make([]statement.ID, 0, len(batch))
+	for _, w := range batch {
+		ids = append(ids, w.Statement.ID())
+	}
+	found, err := q.store.Indexes(ctx, ids, All)
+	if err != nil {
+		return nil, fmt.Errorf("look up %d entries: %w", len(ids), err)
+	}
+	if len(found) == 0 {
+		return batch, nil
+	}
+	public, err := q.store.Indexes(ctx, slices.Collect(maps.Keys(found)), Public)
+	if err != nil {
+		return nil, fmt.Errorf("look up %d entries: %w", len(found), err)
+	}
+	for _, w := range batch {
+		id := w.Statement.ID()
+		if _, ok := found[id]; !ok {
+			open = append(open, w)
+			continue
+		}
+		if _, ok := public[id]; !ok && !w.sent {
+			// A private entry must not show by being answered where fresh bytes
+			// would be refused.
+			if d := q.judge(w, q.clocks.wall()); d.Refusal != nil {
+				q.queue.tell(w, outcome{err: d.Refusal})
+				continue
+			}
+		}
+		q.queue.tell(w, outcome{entry: Entry{ID: id}, fresh: w.sent})
+	}
+	return open, nil
+}
+
+// judge returns w's decision as it stands at t under the policy in force.
+func (q *sequencer) judge(w *waiting, t time.Time) policy.Decision {
+	if holds(w.Decision, q.state.policy, t) {
+		return w.Decision
+	}
+	return q.state.policy.Evaluate(w.Statement, t)
+}
+
+// drafted is a batch before it is signed.
+type drafted struct {
+	entries  []NewEntry
+	admitted []*waiting // of entries
+	twins    []twin
+	policy   *policy.Policy // that the last entry put in force; else nil
+	services []Service      // announced by entries, newest first
+	left     []*waiting     // behind the policy statement that closed the batch
+}
+
+// twin is a submission of the same bytes as entries[of].
+type twin struct {
+	*waiting
+	of int
+}
+
+// draft judges what is open and makes the rows of what is admitted; refusals
+// are answered at once. A policy statement closes the batch, because it judges
+// everything behind it.
+func (q *sequencer) draft(open []*waiting, now time.Time) *drafted {
+	b := &drafted{}
+	at := map[statement.ID]int{}
+	for i, w := range open {
+		d := q.judge(w, now)
+		id := w.Statement.ID()
+		if first, ok := at[id]; ok && (d.Refusal == nil || !b.entries[first].Private) {
+			b.twins = append(b.twins, twin{w, first})
+			continue
+		}
+		if err := q.admit(b, w, d, now); err != nil {
+			q.queue.tell(w, outcome{err: err})
+			continue
+		}
+		at[id] = len(b.entries) - 1
+		if b.policy != nil {
+			b.left = open[i+1:]
+			break
+		}
+	}
+	return b
+}
+
+// admit adds w to b, or says why not.
+func (q *sequencer) admit(b *drafted, w *waiting, d policy.Decision, now time.Time) error {
+	if d.Refusal != nil {
+		return d.Refusal
+	}
+	s := w.Statement
+	n, err := draft(s, d, q.edge.size()+uint64(len(b.entries)), now)
+	if err != nil {
+		return err
+	}
+	n.Caller = w.Caller
+	if err := n.deliver(s, q.state.policy, q.registry, w.Repository); err != nil {
+		return err
+	}
+	switch {
+	case carries(s, policy.MediaType):
+		if b.policy, err = policy.FromStatement(s); err != nil {
+			b.policy = nil
+			return unfit(d, "policy", err)
+		}
+	case carries(s, policy.ServiceMediaType):
+		svc, err := serviceOf(s)
+		if err == nil {
+			err = svc.succeeds(q.state.service())
+		}
+		if err != nil {
+			return unfit(d, "service", err)
+		}
+		b.services = append([]Service{svc}, b.services...)
+	}
+	b.entries = append(b.entries, n)
+	b.admitted = append(b.admitted, w)
+	return nil
+}
+
+// unfit refuses an operator's statement that the ledger could not follow.
+func unfit(d policy.Decision, rule string, err error) *policy.Refusal {
+	return &policy.Refusal{
+		Code: "rejected", Rule: rule, Reason: err.Error(), Policy: d.Policy,
+		Hint: "correct the " + rule + " statement and sign it again",
+	}
+}
+
+// open is everything in b that has no answer yet.
+func (b *drafted) open() []*waiting {
+	all := slices.Clone(b.admitted)
+	for _, t := range b.twins {
+		all = append(all, t.waiting)
+	}
+	return append(all, b.left...)
+}
+
+// next is the state once b is committed under head.
+func (b *drafted) next(last *state, head Head) *state {
+	st := &state{head: head, policy: last.policy, announced: last.announced, keys: last.keys}
+	if b.policy != nil {
+		st.policy = b.policy
+	}
+	if b.services != nil {
+		st.announced = append(slices.Clone(b.services), last.announced...)
+		keys, err := keysOf(st.announced)
+		if err != nil {
+			panic(err) // each announcement was read by serviceOf, which reads its keys
+		}
+		st.keys = keys
+	}
+	return st
+}

@@ -1,0 +1,265 @@
+package sqlite
+
+import (
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/scittd/scittd/ledger"
+	"github.com/scittd/scittd/statement"
+)
+
+// visible is the condition that every lookup of entries e carries: what a
+// public scope must not see is not selected.
+const visible = `(? OR e.private = 0)`
+
+// Indexes maps registered, visible ids to their index.
+func (s *Store) Indexes(ctx context.Context, ids []statement.ID, scope ledger.Scope) (map[statement.ID]uint64, error) {
+	found := map[statement.ID]uint64{}
+	if len(ids) == 0 {
+		return found, nil
+	}
+	rows, err := s.read.QueryContext(ctx, `SELECT e.entry_id, e."index" FROM entries e
+		WHERE e.entry_id IN (SELECT unhex(value) FROM json_each(?)) AND `+visible, hexes(ids), scope == ledger.All)
+	if err != nil {
+		return nil, classify(err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var id []byte
+		var at uint64
+		if err := rows.Scan(&id, &at); err != nil {
+			return nil, classify(err)
+		}
+		found[statement.ID(id)] = at
+	}
+	return found, classify(rows.Err())
+}
+
+// entryColumns of an entry row e with what is kept apart from it. policy is the
+// entry of the policy it was judged under.
+const (
+	entryColumns = `e."index", e.entry_id, i.text, st.sub, m.text, p.text, e.evidence, e.private, e.registered_at,
+		policy.entry_id, a.rule, a.identity,
+		(SELECT json_group_array(digest) FROM entry_subjects WHERE "index" = e."index")`
+	entryJoins = `
+		JOIN issuers i ON i.id = e.issuer_id
+		JOIN media_types m ON m.id = e.media_type_id
+		JOIN predicate_types p ON p.id = e.predicate_type_id
+		JOIN statements st ON st."index" = e."index"
+		JOIN audit a ON a."index" = e."index"
+		JOIN entries policy ON policy."index" = a.policy_index`
+)
+
+// scanEntry reads entryColumns and whatever follows them.
+func scanEntry(scan func(...any) error, more ...any) (ledger.Entry, error) {
+	var e ledger.Entry
+	var id, policy, identity, artifacts []byte
+	var evidence string
+	var at int64
+	err := scan(append([]any{&e.Index, &id, &e.Issuer, &e.Subject, &e.MediaType, &e.PredicateType, &evidence, &e.Private, &at,
+		&policy, &e.Rule, &identity, &artifacts}, more...)...)
+	if err != nil {
+		return e, classify(err)
+	}
+	e.ID, e.Policy, e.Evidence, e.RegisteredAt = statement.ID(id), statement.ID(policy), statement.Digest(evidence), fromSeconds(at)
+	if err := json.Unmarshal(identity, &e.Identity); err != nil {
+		return e, fmt.Errorf("%w: identity of entry %d: %v", ledger.ErrCorrupt, e.Index, err)
+	}
+	if err := json.Unmarshal(artifacts, &e.Artifacts); err != nil {
+		return e, fmt.Errorf("%w: artifacts of entry %d: %v", ledger.ErrCorrupt, e.Index, err)
+	}
+	if len(e.Artifacts) == 0 {
+		e.Artifacts = nil
+	}
+	slices.Sort(e.Artifacts)
+	return e, nil
+}
+
+// Record returns everything kept of one visible entry.
+func (s *Store) Record(ctx context.Context, id statement.ID, scope ledger.Scope) (ledger.Record, error) {
+	var r ledger.Record
+	row := s.read.QueryRowContext(ctx, `SELECT `+entryColumns+`, st.canonical, a.registry, a.repository
+		FROM entries e`+entryJoins+` WHERE e.entry_id = ? AND `+visible, id[:], scope == ledger.All)
+	var err error
+	if r.Entry, err = scanEntry(row.Scan, &r.Canonical, &r.Registry, &r.Repository); err != nil {
+		return ledger.Record{}, err
+	}
+	rows, err := s.read.QueryContext(ctx, `SELECT c.kind, c.data FROM entry_collateral ec
+		JOIN collateral c ON c.id = ec.collateral_id
+		JOIN entries e ON e."index" = ec."index"
+		WHERE ec."index" = ? AND `+visible+` ORDER BY ec.position`, int64(r.Index), scope == ledger.All)
+	if err != nil {
+		return ledger.Record{}, classify(err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var c ledger.Collateral
+		if err := rows.Scan(&c.Kind, &c.Data); err != nil {
+			return ledger.Record{}, classify(err)
+		}
+		r.Collateral = append(r.Collateral, c)
+	}
+	return r, classify(rows.Err())
+}
+
+// Find walks one index, newest first, from q.Before on.
+func (s *Store) Find(ctx context.Context, q ledger.Query) ([]ledger.Entry, error) {
+	if q.Limit < 1 || q.Limit > ledger.MaxPage {
+		return nil, fmt.Errorf("page of %d is not within 1..%d", q.Limit, ledger.MaxPage)
+	}
+	f, err := s.filter(ctx, q)
+	if err != nil || f == nil {
+		return nil, err
+	}
+	// The page is chosen on the narrow rows alone, then filled in.
+	rows, err := s.read.QueryContext(ctx, `SELECT `+entryColumns+` FROM (`+f.page()+`) page
+		JOIN entries e ON e."index" = page.at`+entryJoins+` ORDER BY e."index" DESC`, append(f.args, q.Limit)...)
+	if err != nil {
+		return nil, classify(err)
+	}
+	defer rows.Close()
+	var found []ledger.Entry
+	for rows.Next() {
+		e, err := scanEntry(rows.Scan)
+		if err != nil {
+			return nil, err
+		}
+		found = append(found, e)
+	}
+	return found, classify(rows.Err())
+}
+
+// filter is a Query as SQL: key is the column of the index that is walked.
+type filter struct {
+	key, from string
+	where     []string
+	args      []any
+}
+
+func (f *filter) and(condition string, args ...any) {
+	f.where = append(f.where, condition)
+	f.args = append(f.args, args...)
+}
+
+// page selects the indexes of one page; its last parameter is the limit.
+func (f *filter) page() string {
+	return `SELECT ` + f.key + ` AS at FROM ` + f.from + ` WHERE ` + strings.Join(f.where, " AND ") +
+		` ORDER BY ` + f.key + ` DESC LIMIT ?`
+}
+
+// filter makes the conditions of q; nil when nothing can match.
+func (s *Store) filter(ctx context.Context, q ledger.Query) (*filter, error) {
+	f := &filter{key: `e."index"`, from: `entries e`}
+	if len(q.Artifacts) == 1 {
+		// One artifact is walked in its own table, however many claims it has.
+		f.key, f.from = `es."index"`, `entry_subjects es CROSS JOIN entries e ON e."index" = es."index"`
+		f.and(`es.digest = ?`, string(q.Artifacts[0]))
+	} else if len(q.Artifacts) > 1 {
+		f.and(`e."index" IN (SELECT "index" FROM entry_subjects WHERE digest IN (SELECT value FROM json_each(?)))`, list(q.Artifacts))
+	}
+	f.and(visible, q.Scope == ledger.All)
+	if q.Before > 0 {
+		before, err := index(q.Before)
+		if err == nil {
+			f.and(f.key+` < ?`, before)
+		}
+	}
+	if len(q.IDs) > 0 {
+		f.and(`e.entry_id IN (SELECT unhex(value) FROM json_each(?))`, hexes(q.IDs))
+	}
+	switch len(q.Evidence) {
+	case 0:
+	case 1:
+		f.and(`e.evidence = ? AND e.evidence <> ''`, string(q.Evidence[0]))
+	default:
+		f.and(`e.evidence IN (SELECT value FROM json_each(?)) AND e.evidence <> ''`, list(q.Evidence))
+	}
+	for _, d := range []struct {
+		texts         []string
+		table, column string
+	}{
+		{q.Issuers, `issuers`, `e.issuer_id`},
+		{q.MediaTypes, `media_types`, `e.media_type_id`},
+		{q.PredicateTypes, `predicate_types`, `e.predicate_type_id`},
+	} {
+		if len(d.texts) == 0 {
+			continue
+		}
+		ids, err := s.terms(ctx, d.table, d.texts)
+		switch {
+		case err != nil:
+			return nil, err
+		case len(ids) == 0:
+			return nil, nil
+		case len(ids) == 1: // an index is walked in order for = only
+			f.and(d.column+` = ?`, ids[0])
+		default:
+			f.and(d.column+` IN (SELECT value FROM json_each(?))`, list(ids))
+		}
+	}
+	if !q.Since.IsZero() {
+		f.and(`e.registered_at >= ?`, ceilSeconds(q.Since))
+	}
+	if !q.Until.IsZero() {
+		f.and(`e.registered_at < ?`, ceilSeconds(q.Until))
+	}
+	return f, nil
+}
+
+// terms returns the ids of those texts that a dictionary knows. The empty text
+// stands for what an entry lacks, and is not to be found.
+func (s *Store) terms(ctx context.Context, table string, texts []string) ([]int64, error) {
+	sums := make([]string, 0, len(texts))
+	for _, t := range texts {
+		sum := sha256.Sum256([]byte(t))
+		sums = append(sums, hex.EncodeToString(sum[:]))
+	}
+	rows, err := s.read.QueryContext(ctx, `SELECT id FROM `+table+
+		` WHERE sha256 IN (SELECT unhex(value) FROM json_each(?)) AND text <> ''`, list(sums))
+	if err != nil {
+		return nil, classify(err)
+	}
+	defer rows.Close()
+	var ids []int64
+	for rows.Next() {
+		var id int64
+		if err := rows.Scan(&id); err != nil {
+			return nil, classify(err)
+		}
+		ids = append(ids, id)
+	}
+	return ids, classify(rows.Err())
+}
+
+func hexes(ids []statement.ID) string {
+	s := make([]string, len(ids))
+	for i, id := range ids {
+		s[i] = hex.EncodeToString(id[:])
+	}
+	return list(s)
+}
+
+// list is a parameter for json_each.
+func list[T cmp.Ordered](values []T) string {
+	b, err := json.Marshal(values)
+	if err != nil {
+		panic(err) // strings and integers always encode
+	}
+	return string(b)
+}
+
+// ceilSeconds rounds up: registration times are whole seconds.
+func ceilSeconds(t time.Time) int64 {
+	sec := t.Unix()
+	if t.Nanosecond() > 0 {
+		sec++
+	}
+	return sec
+}
