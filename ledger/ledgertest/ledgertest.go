@@ -8,7 +8,6 @@ package ledgertest
 import (
 	"context"
 	"errors"
-	"slices"
 	"testing"
 	"time"
 
@@ -253,12 +252,4 @@ func indexes(entries []ledger.Entry) []uint64 {
 		all = append(all, e.Index)
 	}
 	return all
-}
-
-func newestFirst(from, to uint64) []uint64 {
-	all := []uint64{}
-	for i := to; i > from; i-- {
-		all = append(all, i-1)
-	}
-	return slices.Clip(all)
 }
