@@ -1,0 +1,377 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/netip"
+	"runtime/debug"
+	"strings"
+	"time"
+
+	"github.com/go-chi/chi/v5"
+
+	"github.com/scittd/scittd/ledger"
+	"github.com/scittd/scittd/policy"
+	"github.com/scittd/scittd/receipts"
+	"github.com/scittd/scittd/statement"
+)
+
+// Ledger is what the API reads. *ledger.Ledger is one. Every lookup is bounded
+// by the scope it is given: what is out of scope is ledger.ErrNotFound.
+type Ledger interface {
+	Service() ledger.Service
+	Policy() *policy.Policy
+	Keys() receipts.KeySet
+	Pending(id statement.ID) bool
+	Head(ctx context.Context) (ledger.Head, error)
+	Find(ctx context.Context, q ledger.Query) ([]ledger.Entry, error)
+	Entry(ctx context.Context, id statement.ID, scope ledger.Scope) (ledger.Entry, error)
+	Record(ctx context.Context, id statement.ID, scope ledger.Scope) (ledger.Record, error)
+	Receipt(ctx context.Context, id statement.ID, scope ledger.Scope) ([]byte, error)
+	Transparent(ctx context.Context, id statement.ID, scope ledger.Scope) ([]byte, error)
+	Deliveries(ctx context.Context, id statement.ID, scope ledger.Scope) ([]ledger.Delivery, error)
+}
+
+var _ Ledger = (*ledger.Ledger)(nil)
+
+// Registrar registers Signed Statements. When ctx ends before the outcome is
+// known it returns an error that wraps ctx's, and the statement may still be
+// registered. Safe for concurrent use.
+type Registrar interface {
+	Register(ctx context.Context, body []byte, repository, caller string, scope ledger.Scope) (ledger.Registered, error)
+}
+
+// Config is what an API is made of. Ledger and Registrar are needed; the rest
+// is good at zero.
+type Config struct {
+	Ledger    Ledger
+	Registrar Registrar
+	Staging   ledger.Staging // nil: no evidence is staged here
+	Tokens    ledger.Tokens  // nil: nobody has a token
+
+	OpenWrites   bool          // anonymous callers may write, and no rates apply: one person's machine
+	PublicURL    string        // of the service; problem types start with it
+	Registry     string        // host that claims are placed in; "" when there is none
+	RegisterWait time.Duration // how long a registration is waited for before 202; 0: 10 s
+	Limits       Limits
+
+	TrustedProxies []netip.Prefix                  // whose X-Forwarded-For is believed
+	Ready          func(ctx context.Context) error // would a registration be accepted now? nil: always
+	Log            *slog.Logger                    // nil: silent
+	Clock          func() time.Time                // nil: time.Now
+}
+
+// API serves SCRAPI and /v1. Safe for concurrent use.
+type API struct {
+	Config
+	base    string // PublicURL without a trailing slash
+	log     *slog.Logger
+	callers *Callers
+	router  *chi.Mux
+
+	addresses addresses
+	byAddress *buckets[netip.Addr] // callers without a token that was seen lately
+	byCaller  *buckets[[32]byte]   // the others, by the hash of their token
+	inFlight  chan struct{}        // one element per request being served; nil: unbounded
+}
+
+// New returns an API.
+func New(c Config) *API {
+	if c.RegisterWait <= 0 {
+		c.RegisterWait = 10 * time.Second
+	}
+	if c.Ready == nil {
+		c.Ready = func(context.Context) error { return nil }
+	}
+	if c.Clock == nil {
+		c.Clock = time.Now
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	c.Limits = c.Limits.completed()
+	if c.OpenWrites {
+		c.Limits.AddressRate, c.Limits.CallerRate = 0, 0
+	}
+	a := &API{
+		Config: c, base: strings.TrimSuffix(c.PublicURL, "/"), log: c.Log,
+		callers:   NewCallers(c.Tokens, c.Clock),
+		addresses: addresses{c.TrustedProxies},
+		byAddress: newBuckets[netip.Addr](c.Limits.AddressRate, c.Limits.AddressBurst),
+		byCaller:  newBuckets[[32]byte](c.Limits.CallerRate, c.Limits.CallerBurst),
+	}
+	if c.Limits.InFlight > 0 {
+		a.inFlight = make(chan struct{}, c.Limits.InFlight)
+	}
+	a.router = a.routes()
+	return a
+}
+
+func (a *API) routes() *chi.Mux {
+	r := chi.NewRouter()
+	r.NotFound(a.notFound)
+	r.MethodNotAllowed(a.methodNotAllowed)
+	get := func(path string, h http.HandlerFunc) {
+		r.Get(path, h)
+		r.Head(path, h)
+	}
+
+	// SCRAPI: these four are all there are.
+	r.Post("/entries", a.writing(quick, a.register))
+	get("/entries/{id}", a.reading(a.resolve))
+	get("/.well-known/scitt-keys", a.open(a.keySet))
+	get("/.well-known/scitt-keys/{kid}", a.open(a.key))
+
+	get("/v1/entries", a.reading(a.find))
+	get("/v1/entries/{id}", a.reading(a.entry))
+	get("/v1/entries/{id}/statement", a.reading(a.statement))
+	get("/v1/entries/{id}/receipt", a.reading(a.receipt))
+	get("/v1/entries/{id}/transparent", a.reading(a.transparent))
+	get("/v1/entries/{id}/collateral", a.reading(a.collateral))
+	get("/v1/entries/{id}/deliveries", a.reading(a.deliveries))
+	get("/v1/service", a.open(a.service))
+	get("/v1/policy", a.open(a.policy))
+	if a.Staging != nil {
+		r.Put("/v1/evidence/{digest}", a.writing(streamed, a.stage))
+	}
+
+	get("/problems/{code}", a.open(a.problemPage))
+	get("/healthz", a.healthy)
+	get("/readyz", a.healthy)
+	get("/readyz/write", a.readyToWrite)
+	return r
+}
+
+// ServeHTTP answers everything but /v2, which is the registry's.
+func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	a.guard(w, r, a.router.ServeHTTP)
+}
+
+// registerPath is the one path of the registry extension that is served here.
+const registerPath = "_scitt/entries/register"
+
+// Extension serves /v2/<repository>/_scitt/<path>. The repository only picks
+// where a claim is placed and goes into the audit row; what is admitted is
+// decided by signed bytes alone.
+//
+// SPEC draft-ietf-scitt-scrapi-11 §4.4.2.3: request metadata MUST NOT be an
+// authoritative input to the registration decision.
+func (a *API) Extension(w http.ResponseWriter, r *http.Request, repository, path string) {
+	a.guard(w, r, func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case path != "entries/register", repository == "":
+			a.notFound(w, r)
+		case r.Method != http.MethodPost:
+			w.Header().Set("Allow", http.MethodPost)
+			a.fail(w, r, &fault{code: "method-not-allowed"})
+		default:
+			a.writing(quick, func(w http.ResponseWriter, r *http.Request, c Caller) error {
+				return a.registerIn(w, r, c, repository)
+			})(w, r)
+		}
+	})
+}
+
+// Authorize says whether r may go on, for handlers beside this API: nil,
+// ErrUnauthenticated, ErrForbidden, a *RateLimited, or an error of the store. A
+// write needs a caller who may publish. A read needs nothing, only a token that
+// is presented has to be right; and since reads there never depend on the
+// ledger, its store being away is no obstacle to them.
+func (a *API) Authorize(r *http.Request, write bool) error {
+	if !write {
+		if _, err := a.callers.Identify(r); errors.Is(err, ErrUnauthenticated) {
+			return err
+		}
+		return nil
+	}
+	c, err := a.admit(r)
+	if err != nil {
+		return err
+	}
+	return a.mayPublish(c)
+}
+
+// pace is how long a request and its answer may take on the wire.
+type pace struct{ read, write time.Duration }
+
+var (
+	brief    = pace{10 * time.Second, 30 * time.Second} // queries, receipts
+	quick    = pace{30 * time.Second, 30 * time.Second} // one statement
+	streamed = pace{}                                   // the handler renews it while bytes flow
+)
+
+// open wraps an endpoint that is the same for everybody.
+func (a *API) open(h func(http.ResponseWriter, *http.Request) error) http.HandlerFunc {
+	return a.endpoint(brief, func(w http.ResponseWriter, r *http.Request) error {
+		if err := a.byAddress.take(a.addresses.client(r), a.Clock()); err != nil {
+			return err
+		}
+		return h(w, r)
+	})
+}
+
+// reading wraps an endpoint that shows what its caller may see.
+func (a *API) reading(h func(http.ResponseWriter, *http.Request, Caller) error) http.HandlerFunc {
+	return a.endpoint(brief, func(w http.ResponseWriter, r *http.Request) error {
+		c, err := a.admit(r)
+		if err != nil {
+			return err
+		}
+		return h(w, r, c)
+	})
+}
+
+// writing wraps an endpoint for callers who may publish. It asks before a byte
+// of the body is read.
+func (a *API) writing(p pace, h func(http.ResponseWriter, *http.Request, Caller) error) http.HandlerFunc {
+	return a.endpoint(p, func(w http.ResponseWriter, r *http.Request) error {
+		c, err := a.admit(r)
+		if err != nil {
+			return err
+		}
+		if err := a.mayPublish(c); err != nil {
+			return err
+		}
+		return h(w, r, c)
+	})
+}
+
+// endpoint bounds how many requests are served at once and how long each may
+// take, and answers with the problem of an error.
+func (a *API) endpoint(p pace, h func(http.ResponseWriter, *http.Request) error) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		if a.inFlight != nil {
+			select {
+			case a.inFlight <- struct{}{}:
+				defer func() { <-a.inFlight }()
+			default:
+				a.fail(w, r, &fault{code: "overloaded"})
+				return
+			}
+		}
+		p.set(w)
+		if err := h(w, r); err != nil {
+			a.fail(w, r, err)
+		}
+	}
+}
+
+// set starts the clock of a connection. Connections that have none, as in
+// tests without a network, go without.
+func (p pace) set(w http.ResponseWriter) {
+	c, now := http.NewResponseController(w), time.Now()
+	if p.read > 0 {
+		c.SetReadDeadline(now.Add(p.read))
+	}
+	if p.write > 0 {
+		c.SetWriteDeadline(now.Add(p.write))
+	}
+}
+
+// admit identifies the caller and counts the request: against the token when
+// it is known, else against the address. Guessing tokens costs what being
+// anonymous costs, and is counted before the store is asked.
+func (a *API) admit(r *http.Request) (Caller, error) {
+	now := a.Clock()
+	if !a.callers.sawLately(r) {
+		if err := a.byAddress.take(a.addresses.client(r), now); err != nil {
+			return Caller{}, err
+		}
+	}
+	c, err := a.callers.Identify(r)
+	if err != nil || c.anonymous() {
+		return c, err
+	}
+	return c, a.byCaller.take(c.token, now)
+}
+
+func (a *API) mayPublish(c Caller) error {
+	switch {
+	case c.Publish, c.anonymous() && a.OpenWrites:
+		return nil
+	case c.anonymous():
+		return &fault{code: "unauthenticated", detail: "Writing needs a token with the scope publish.", hint: "send it as Authorization: Bearer <token>"}
+	}
+	return &fault{code: "forbidden", detail: "Writing needs a token with the scope publish."}
+}
+
+// guard serves r and turns a panic into an answer. When the answer had begun
+// already, the connection is cut instead, so that nobody takes half for whole.
+func (a *API) guard(w http.ResponseWriter, r *http.Request, next http.HandlerFunc) {
+	answer := &response{ResponseWriter: w}
+	defer func() {
+		p := recover()
+		if p == nil {
+			return
+		}
+		if p == http.ErrAbortHandler {
+			panic(p)
+		}
+		f := &fault{code: "internal", cause: fmt.Errorf("panic: %v\n%s", p, debug.Stack())}
+		if answer.begun {
+			a.trace(r, problem(f.code), f)
+			panic(http.ErrAbortHandler)
+		}
+		clear(w.Header())
+		a.fail(w, r, f)
+	}()
+	next(answer, r)
+}
+
+// response remembers whether an answer has begun.
+type response struct {
+	http.ResponseWriter
+	begun bool
+}
+
+func (w *response) WriteHeader(status int) {
+	w.begun = true
+	w.ResponseWriter.WriteHeader(status)
+}
+
+func (w *response) Write(b []byte) (int, error) {
+	w.begun = true
+	return w.ResponseWriter.Write(b)
+}
+
+// Unwrap is for http.ResponseController.
+func (w *response) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+func (a *API) notFound(w http.ResponseWriter, r *http.Request) {
+	a.fail(w, r, &fault{code: "not-found"})
+}
+
+// methodNotAllowed lists the methods that the path has (RFC 9110 §15.5.6).
+func (a *API) methodNotAllowed(w http.ResponseWriter, r *http.Request) {
+	path := r.URL.EscapedPath()
+	var allowed []string
+	for _, method := range []string{http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut} {
+		if a.router.Match(chi.NewRouteContext(), method, path) {
+			allowed = append(allowed, method)
+		}
+	}
+	if allowed == nil {
+		a.notFound(w, r) // a method that no path here has, on no path
+		return
+	}
+	w.Header().Set("Allow", strings.Join(allowed, ", "))
+	a.fail(w, r, &fault{code: "method-not-allowed"})
+}
+
+// NewServer returns an http.Server for handler with the limits that protect
+// one in the open. There is no timeout on whole requests: this API sets one per
+// route, and a registry streams.
+func NewServer(handler http.Handler) *http.Server {
+	return &http.Server{
+		Handler:           handler,
+		ReadHeaderTimeout: 5 * time.Second,
+		IdleTimeout:       time.Minute,
+		MaxHeaderBytes:    16 << 10, // net/http allows 4 KiB more
+		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: 100},
+
+		DisableGeneralOptionsHandler: true, // OPTIONS * gets an answer like any other
+	}
+}

@@ -1,0 +1,142 @@
+// Package apitype holds the JSON shapes of /v1 that server and client share.
+// Shapes only grow: a field once served keeps its name and meaning. It knows
+// neither HTTP nor any other room.
+package apitype
+
+import (
+	"encoding/json"
+	"time"
+)
+
+// Entry is one registered statement as /v1 shows it.
+type Entry struct {
+	EntryID       string    `json:"id"` // 64 lower-case hex digits
+	Index         uint64    `json:"leafIndex"`
+	RegisteredAt  time.Time `json:"registeredAt"`
+	Issuer        string    `json:"issuer"`
+	Subject       string    `json:"sub"`      // SCITT's Subject
+	Artifacts     []string  `json:"subjects"` // digests of what the statement speaks about
+	MediaType     string    `json:"mediaType,omitempty"`
+	PredicateType string    `json:"predicateType,omitempty"`
+	Evidence      Evidence  `json:"evidence,omitzero"`
+	Visibility    string    `json:"visibility"` // public | private
+	Policy        Judgement `json:"policy"`
+	Identity      Identity  `json:"identity"`
+	Links         Links     `json:"links"`
+}
+
+// Evidence names the bytes that a statement speaks for.
+type Evidence struct {
+	Digest string `json:"digest"`
+	Size   int64  `json:"size,omitempty"` // where it is known: the answer to staging
+}
+
+// Judgement says why an entry was admitted: the policy's entry and its rule.
+type Judgement struct {
+	Entry string `json:"entry"`
+	Rule  string `json:"rule"`
+}
+
+// Identity is the signer as the eNotary resolved it.
+type Identity struct {
+	Kind       string `json:"kind"` // key | x509 | operator
+	Thumbprint string `json:"thumbprint"`
+}
+
+// Links are paths on this service.
+type Links struct {
+	Self        string `json:"self"`
+	Statement   string `json:"statement"`
+	Receipt     string `json:"receipt"`
+	Transparent string `json:"transparent"`
+	Deliveries  string `json:"deliveries"`
+}
+
+// EntryList is one page, newest first.
+type EntryList struct {
+	Entries []Entry `json:"items"`
+	Next    string  `json:"next,omitempty"`  // cursor of the next page, "" on the last
+	Found   *Found  `json:"found,omitempty"` // on an empty answer about subjects
+}
+
+// Found is what does exist for the subjects of a query that found nothing.
+type Found struct {
+	Issuers    []string `json:"issuers"`
+	MediaTypes []string `json:"mediaTypes"`
+}
+
+// Delivery is one thing to place in a registry.
+type Delivery struct {
+	Registry   string     `json:"registry"`
+	Repository string     `json:"repository"`
+	Subject    string     `json:"subject"`
+	Artifact   string     `json:"artifact"` // evidence | transparency
+	State      string     `json:"state"`    // queued | done | refused
+	Tries      int        `json:"tries"`
+	NextAt     *time.Time `json:"nextAt,omitempty"`
+	LastError  string     `json:"lastError,omitempty"`
+	Manifest   string     `json:"manifest,omitempty"`
+}
+
+// Deliveries of one entry.
+type Deliveries struct {
+	Deliveries []Delivery `json:"deliveries"`
+}
+
+// Collateral is what authenticated a statement besides its own bytes.
+type Collateral struct {
+	Kind string `json:"kind"` // x5chain: a CBOR array of DER certificates, leaf first
+	Data []byte `json:"data"` // base64
+}
+
+// CollateralList is all collateral of one entry.
+type CollateralList struct {
+	Collateral []Collateral `json:"collateral"`
+}
+
+// Service describes the service: GET /v1/service.
+type Service struct {
+	URL         string `json:"url"`
+	Origin      string `json:"origin"`
+	LeafRule    string `json:"leafRule"`
+	Registry    string `json:"registry,omitempty"`
+	TreeSize    uint64 `json:"treeSize"`
+	PolicyEntry string `json:"policyEntry"`
+	Limits      Limits `json:"limits"`
+}
+
+// Limits that clients may run into, in bytes or counts.
+type Limits struct {
+	Statement int64 `json:"statement"`
+	Evidence  int64 `json:"evidence"`
+	PageSize  int   `json:"pageSize"`
+	Artifacts int   `json:"artifacts"`
+}
+
+// Policy is the registration policy in force: GET /v1/policy.
+type Policy struct {
+	Entry  string          `json:"entry"`
+	Policy json.RawMessage `json:"policy"`
+}
+
+// Problem is RFC 9457 problem+json with our additions. Clients match Code.
+type Problem struct {
+	Type        string          `json:"type"`
+	Title       string          `json:"title"`
+	Status      int             `json:"status"`
+	Detail      string          `json:"detail"`
+	Code        string          `json:"code"`
+	Hint        string          `json:"hint,omitempty"`
+	TraceID     string          `json:"traceId,omitempty"`
+	EntryID     string          `json:"entryId,omitempty"`
+	Rule        string          `json:"rule,omitempty"`
+	PolicyEntry string          `json:"policyEntry,omitempty"`
+	Errors      []RegistryError `json:"errors,omitempty"` // below /v2 only
+}
+
+// RegistryError is an error as OCI registry clients read it.
+type RegistryError struct {
+	Code    string `json:"code"`
+	Message string `json:"message"`
+	Detail  string `json:"detail"`
+}

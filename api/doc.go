@@ -1,0 +1,42 @@
+// Package api is the HTTP side of the service: SCRAPI at /entries and
+// /.well-known/scitt-keys, the queries of /v1, health checks, and the page of
+// every problem.
+//
+// It promises:
+//
+//   - Every answer with a status of 400 or more is a problem document with
+//     title and detail: concise problem details (CBOR, RFC 9290) on SCRAPI's
+//     paths and on every path that has no route, problem+json (RFC 9457) below
+//     /v1, whatever Accept says. Wrong methods, bodies over the limit and panics
+//     included. The table is Problems; each row has a page at /problems/{code}.
+//   - This is the only place where an error becomes a status. Clients see the
+//     reason only where it speaks of their own bytes; a failure of ours shows
+//     a trace id, and the log has the rest under it.
+//   - Every lookup carries the caller's scope, and a private entry answers byte
+//     for byte as an unknown one to those who may not see it.
+//   - Bodies, headers, queries and waiting are bounded; who is over a rate is
+//     told when to come back.
+//
+// It does not decide what may be registered, does not place anything in a
+// registry, and does not know which database or registry there is: it is given
+// a Ledger to read, a Registrar to write, and stores for staged evidence and
+// tokens.
+//
+// # What is refused before any handler
+//
+// net/http answers some requests itself, as text/plain or with no body, and
+// closes the connection. No handler sees them, so they are not problem
+// documents:
+//
+//	400  no Host header in HTTP/1.1, more than one, or one that is malformed
+//	400  a request line that is not one, a bad %-escape in the path
+//	400  a header name or value with forbidden bytes, or no colon
+//	400  Content-Length that is no number, or several that differ
+//	417  Expect with anything but 100-continue (no body)
+//	431  request line and headers over NewServer's limit
+//	501  Transfer-Encoding with anything but chunked
+//	505  a protocol version that is not HTTP/1
+//
+// A connection that sends nothing, or no whole header within five seconds, is
+// closed without an answer.
+package api

@@ -1,0 +1,21 @@
+package api
+
+import (
+	"net/http"
+
+	"github.com/go-chi/chi/v5"
+)
+
+// Fail answers with the problem of code, for tests of the whole table.
+func Fail(a *API, w http.ResponseWriter, r *http.Request, code string) {
+	a.fail(w, r, &fault{code: code})
+}
+
+// Routes lists every route of a as "METHOD /pattern".
+func Routes(a *API) (all []string) {
+	chi.Walk(a.router, func(method, route string, _ http.Handler, _ ...func(http.Handler) http.Handler) error {
+		all = append(all, method+" "+route)
+		return nil
+	})
+	return all
+}

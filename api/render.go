@@ -1,0 +1,176 @@
+package api
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"log/slog"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/scittd/scittd/api/apitype"
+	"github.com/scittd/scittd/internal/detcbor"
+)
+
+const (
+	concise     = "application/concise-problem-details+cbor"
+	problemJSON = "application/problem+json"
+
+	// extension is the key of our own entry in a concise problem.
+	extension = "https://github.com/scittd/scittd"
+
+	// maxDetail bounds what a problem says, which may quote the request.
+	maxDetail = 1024
+)
+
+// shape is how the problems of a path are written.
+type shape int
+
+const (
+	cborShape     shape = iota // SCRAPI, and whatever has no route
+	jsonShape                  // /v1
+	registryShape              // the extension below /v2, for registry clients
+)
+
+// shapeOf goes by the path alone, so that a 404, a 405 and a panic are written
+// like every other answer of their neighbourhood, whatever Accept says.
+func shapeOf(r *http.Request) shape {
+	path := r.URL.EscapedPath()
+	switch {
+	case path == "/v1" || strings.HasPrefix(path, "/v1/"):
+		return jsonShape
+	case strings.HasPrefix(path, "/v2/") && !strings.HasSuffix(path, "/"+registerPath):
+		return registryShape
+	}
+	return cborShape
+}
+
+// fail answers r with the problem of err.
+func (a *API) fail(w http.ResponseWriter, r *http.Request, err error) {
+	if r.Context().Err() != nil {
+		err = context.Canceled // nobody reads the answer, and nothing of ours has failed
+	}
+	f := faultOf(err)
+	p := problem(f.code)
+	doc := apitype.Problem{
+		Type: a.base + "/problems/" + p.Code, Title: p.Title, Status: p.Status, Code: p.Code,
+		Detail: f.detail, Hint: f.hint, EntryID: f.entry, Rule: f.rule, PolicyEntry: f.policy,
+	}
+	if doc.Detail == "" {
+		doc.Detail = p.About
+	}
+	doc.Detail, doc.Hint = bounded(doc.Detail), bounded(doc.Hint)
+	// Only failures of ours carry a trace id: two answers of 404 must not differ.
+	if p.Status >= http.StatusInternalServerError {
+		doc.TraceID = a.trace(r, p, f)
+	}
+
+	h := w.Header()
+	h.Set("Cache-Control", "no-store")
+	if after := max(f.after, p.Retry); after > 0 {
+		h.Set("Retry-After", seconds(after))
+	}
+	switch p.Status {
+	case http.StatusUnauthorized:
+		h.Set("WWW-Authenticate", `Bearer realm="scittd"`)
+	case http.StatusUnsupportedMediaType:
+		h.Set("Accept", strings.Join(f.accept, ", "))
+	case http.StatusRequestEntityTooLarge, http.StatusRequestTimeout:
+		h.Set("Connection", "close") // rather than read the rest of the body
+	}
+	switch shapeOf(r) {
+	case registryShape:
+		doc.Errors = []apitype.RegistryError{{Code: registryCode(p), Message: doc.Title, Detail: doc.Detail}}
+		fallthrough
+	case jsonShape:
+		send(w, p.Status, problemJSON, marshalJSON(doc))
+	default:
+		send(w, p.Status, concise, conciseProblem(doc))
+	}
+}
+
+// conciseProblem writes p as a concise problem details map (RFC 9290).
+//
+// SPEC draft-ietf-scitt-scrapi-11 §2: title (-1) and detail (-2) are both
+// present. RFC 9290 §2: response-code (-4) is a CoAP code, so an HTTP status
+// never goes there; a custom entry is keyed by a URI and holds a non-empty map.
+func conciseProblem(p apitype.Problem) []byte {
+	ours := map[string]string{"code": p.Code}
+	for key, value := range map[string]string{
+		"hint": p.Hint, "traceId": p.TraceID, "entryId": p.EntryID, "rule": p.Rule, "policyEntry": p.PolicyEntry,
+	} {
+		if value != "" {
+			ours[key] = value
+		}
+	}
+	b, err := detcbor.Marshal(map[any]any{-1: p.Title, -2: p.Detail, -3: p.Type, extension: ours})
+	if err != nil {
+		panic(err) // text and maps of text always encode
+	}
+	return b
+}
+
+// registryCode is the code of the distribution specification nearest to p.
+func registryCode(p Problem) string {
+	switch p.Status {
+	case http.StatusUnauthorized:
+		return "UNAUTHORIZED"
+	case http.StatusForbidden:
+		return "DENIED"
+	case http.StatusNotFound:
+		return "EXTENSION_UNKNOWN"
+	case http.StatusTooManyRequests:
+		return "TOOMANYREQUESTS"
+	}
+	return "UNSUPPORTED"
+}
+
+// trace logs a failure of ours and returns the id under which.
+func (a *API) trace(r *http.Request, p Problem, f *fault) string {
+	var b [8]byte
+	rand.Read(b[:])
+	id := hex.EncodeToString(b[:])
+	level := slog.LevelWarn
+	if p.Status == http.StatusInternalServerError {
+		level = slog.LevelError
+	}
+	a.log.Log(r.Context(), level, "request failed", "trace", id, "code", p.Code,
+		"method", r.Method, "path", bounded(r.URL.Path), "err", f.cause)
+	return id
+}
+
+// bounded makes s fit to be sent or logged: valid UTF-8, not too long.
+func bounded(s string) string {
+	if len(s) > maxDetail {
+		s = s[:maxDetail] + "…"
+	}
+	return strings.ToValidUTF8(s, "\uFFFD")
+}
+
+// seconds writes a Retry-After: whole seconds, rounded up, five minutes at most.
+func seconds(d time.Duration) string {
+	d = min(d, maxRetry)
+	return strconv.Itoa(int((d + time.Second - 1) / time.Second))
+}
+
+// marshalJSON writes one of our own shapes, which always encode.
+func marshalJSON(v any) []byte {
+	b, err := json.Marshal(v)
+	if err != nil {
+		panic(err)
+	}
+	return append(b, '\n')
+}
+
+// send writes a whole answer. Its length is always announced.
+func send(w http.ResponseWriter, status int, contentType string, body []byte) {
+	h := w.Header()
+	h.Set("Content-Type", contentType)
+	h.Set("Content-Length", strconv.Itoa(len(body)))
+	h.Set("X-Content-Type-Options", "nosniff")
+	w.WriteHeader(status)
+	w.Write(body) // an error here means that the client is gone
+}

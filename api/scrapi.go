@@ -1,0 +1,289 @@
+package api
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"mime"
+	"net/http"
+	"os"
+	"strconv"
+	"strings"
+
+	"github.com/scittd/scittd/ledger"
+	"github.com/scittd/scittd/policy"
+	"github.com/scittd/scittd/statement"
+)
+
+const (
+	coseType      = "application/cose"
+	statementType = "application/scitt-statement+cose"
+	receiptType   = "application/scitt-receipt+cose"
+	cborType      = "application/cbor"
+
+	// immutable is what never changes under its path.
+	immutable = "max-age=31536000, immutable"
+)
+
+// register is SCRAPI's Register Signed Statement.
+func (a *API) register(w http.ResponseWriter, r *http.Request, c Caller) error {
+	return a.registerIn(w, r, c, "")
+}
+
+// registerIn registers a statement whose claim belongs to repository; "" when
+// the path names none.
+//
+// SPEC draft-ietf-scitt-scrapi-11 §2.3.1, §2.3.2: 201 with the Receipt, or 202
+// and an empty body; Location MUST be present in both, and is the same.
+func (a *API) registerIn(w http.ResponseWriter, r *http.Request, c Caller, repository string) error {
+	if err := acceptStatement(r.Header); err != nil {
+		return err
+	}
+	body, err := readBody(w, r, a.Limits.Statement)
+	if err != nil {
+		return err
+	}
+
+	wait, cancel := context.WithTimeout(r.Context(), a.RegisterWait)
+	defer cancel()
+	reg, err := a.Registrar.Register(wait, body, repository, c.Name, c.Scope())
+	switch {
+	case err == nil:
+		if !reg.New {
+			a.log.DebugContext(r.Context(), "registered before", "entry", reg.Entry.ID, "caller", c.Name)
+		}
+		w.Header().Set("Location", entryPath(reg.Entry.ID))
+		w.Header().Set("Cache-Control", "no-store")
+		send(w, http.StatusCreated, receiptTypeFor(r), reg.Receipt)
+		return nil
+	case errors.Is(err, context.DeadlineExceeded) && r.Context().Err() == nil:
+		return a.pending(w, r, c, body)
+	}
+	// The registrar logs what it registers and refuses, fail what goes wrong on
+	// our side: with this line every outcome has one.
+	if f := faultOf(err); problem(f.code).Status == http.StatusBadRequest && !errors.As(err, new(*policy.Refusal)) {
+		a.log.InfoContext(r.Context(), "statement not accepted", "code", f.code, "caller", c.Name)
+	}
+	return err
+}
+
+// pending answers for a registration whose outcome is not known in time.
+func (a *API) pending(w http.ResponseWriter, r *http.Request, c Caller, body []byte) error {
+	s, err := statement.Parse(body)
+	if err != nil {
+		return err
+	}
+	a.log.InfoContext(r.Context(), "registration pending", "entry", s.ID(), "caller", c.Name)
+	h := w.Header()
+	h.Set("Location", entryPath(s.ID()))
+	h.Set("Retry-After", "1")
+	h.Set("Cache-Control", "no-store")
+	h.Set("Content-Length", "0")
+	w.WriteHeader(http.StatusAccepted)
+	return nil
+}
+
+// acceptStatement checks that a body is announced as a Signed Statement, plain:
+// a submission is never decompressed.
+func acceptStatement(h http.Header) error {
+	unsupported := func(detail string) error {
+		return &fault{
+			code: "unsupported-media-type", detail: detail, accept: []string{coseType, statementType},
+			hint: "send Content-Type: " + coseType + " or " + statementType,
+		}
+	}
+	if err := acceptPlain(h); err != nil {
+		return err
+	}
+	types := h.Values("Content-Type")
+	if len(types) != 1 {
+		return unsupported("There must be exactly one Content-Type.")
+	}
+	mediaType, params, err := mime.ParseMediaType(types[0])
+	if err != nil {
+		return unsupported("Content-Type is malformed.")
+	}
+	coseKind, named := params["cose-type"]
+	switch {
+	case mediaType == statementType:
+		return nil
+	case mediaType != coseType:
+		return unsupported(fmt.Sprintf("Content-Type %q is not that of a Signed Statement.", bounded(mediaType)))
+	case named && !strings.EqualFold(coseKind, "cose-sign1"):
+		return unsupported(fmt.Sprintf("cose-type %q is not cose-sign1.", bounded(coseKind)))
+	}
+	return nil
+}
+
+// acceptPlain refuses a body with any Content-Encoding.
+func acceptPlain(h http.Header) error {
+	if len(h.Values("Content-Encoding")) > 0 {
+		return &fault{code: "unsupported-media-type", detail: "A body with a Content-Encoding is not accepted, not even identity.", hint: "send it uncompressed, without Content-Encoding"}
+	}
+	return nil
+}
+
+// readBody reads the whole body of r, at most limit bytes. What is announced
+// larger is refused unread; a length that is announced is not believed before
+// its bytes arrive.
+func readBody(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, error) {
+	if r.ContentLength > limit {
+		return nil, tooLarge(limit)
+	}
+	var b bytes.Buffer
+	b.Grow(int(min(max(r.ContentLength, 0)+bytes.MinRead, 64<<10)))
+	_, err := b.ReadFrom(http.MaxBytesReader(w, r.Body, limit))
+	return b.Bytes(), bodyError(err)
+}
+
+// bodyError says what was wrong with the arrival of a body.
+func bodyError(err error) error {
+	switch {
+	case err == nil, errors.As(err, new(*http.MaxBytesError)):
+		return err
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return &fault{code: "request-timeout"}
+	}
+	return &fault{code: "malformed-request", detail: "The body could not be read to its end.", cause: err}
+}
+
+func tooLarge(limit int64) *fault {
+	return &fault{
+		code:   "too-large",
+		detail: fmt.Sprintf("The body exceeds the limit of %d bytes.", limit),
+		hint:   "sign the digest of large evidence as a hash envelope (RFC 9995) instead of attaching it",
+	}
+}
+
+// receiptTypeFor is how a receipt is labelled: application/cose, unless the
+// client lists the receipt's own type and does not prefer the general one.
+func receiptTypeFor(r *http.Request) string {
+	own, listed := quality(r.Header, receiptType)
+	general, _ := quality(r.Header, coseType)
+	if listed && own > 0 && own >= general {
+		return receiptType
+	}
+	return coseType
+}
+
+// quality is the q of mediaType where Accept lists that very type. Several
+// Accept lines are one list (RFC 9110 §5.3).
+func quality(h http.Header, mediaType string) (q float64, listed bool) {
+	for item := range strings.SplitSeq(strings.Join(h.Values("Accept"), ","), ",") {
+		got, params, err := mime.ParseMediaType(item)
+		if err != nil || got != mediaType {
+			continue
+		}
+		q, listed = 1, true
+		if text, ok := params["q"]; ok {
+			if q, err = strconv.ParseFloat(text, 64); err != nil {
+				q = 0
+			}
+		}
+	}
+	return q, listed
+}
+
+// resolve is SCRAPI's Resolve Receipt.
+//
+// SPEC draft-ietf-scitt-scrapi-11 §2.4.2: 204 while registration is running
+// SHOULD carry Retry-After and Cache-Control: no-store.
+func (a *API) resolve(w http.ResponseWriter, r *http.Request, c Caller) error {
+	id, err := entryID(r)
+	if err != nil {
+		return err
+	}
+	// Asked in this order, an entry that is committed in between is found.
+	pending := a.Ledger.Pending(id)
+	receipt, err := a.Ledger.Receipt(r.Context(), id, c.Scope())
+	if pending && errors.Is(err, ledger.ErrNotFound) {
+		w.Header().Set("Retry-After", "1")
+		w.Header().Set("Cache-Control", "no-store")
+		w.WriteHeader(http.StatusNoContent)
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	w.Header().Set("Location", entryPath(id))
+	w.Header().Set("Vary", "Accept")
+	sendImmutable(w, r, c, receiptTypeFor(r), id.String(), receipt)
+	return nil
+}
+
+// keySet is SCRAPI's Transparency Service Keys: from the log, the current key
+// first, then the retired ones.
+func (a *API) keySet(w http.ResponseWriter, r *http.Request) error {
+	b, err := a.Ledger.Keys().Marshal()
+	if err != nil {
+		return fmt.Errorf("marshal key set: %w", err)
+	}
+	w.Header().Set("Cache-Control", "max-age=300")
+	send(w, http.StatusOK, cborType, b)
+	return nil
+}
+
+// key is SCRAPI's Individual Transparency Service Key.
+//
+// SPEC draft-ietf-scitt-scrapi-11 §2.2: the base64url form of every kid MUST be
+// accepted, and the kid itself where it is safe in a path. The encoded form
+// wins, so that the two cannot collide.
+func (a *API) key(w http.ResponseWriter, r *http.Request) error {
+	named := pathValue(r, "kid")
+	keys := a.Ledger.Keys()
+	kid, err := base64.RawURLEncoding.Strict().DecodeString(named)
+	key, ok := keys.Find(kid)
+	if err != nil || !ok {
+		key, ok = keys.Find([]byte(named))
+	}
+	if !ok || named == "" {
+		return &fault{code: "no-such-key"}
+	}
+	b, err := key.Marshal()
+	if err != nil {
+		return fmt.Errorf("marshal key: %w", err)
+	}
+	w.Header().Set("Cache-Control", "max-age=300")
+	send(w, http.StatusOK, cborType, b)
+	return nil
+}
+
+func entryPath(id statement.ID) string { return "/entries/" + id.String() }
+
+// entryID reads the {id} of a path.
+func entryID(r *http.Request) (statement.ID, error) {
+	id, err := statement.ParseID(pathValue(r, "id"))
+	if err != nil {
+		return id, &fault{code: "invalid-locator", cause: err}
+	}
+	return id, nil
+}
+
+// sendImmutable answers with bytes that never change under their path. What a
+// reader's token may have opened is kept out of shared caches.
+func sendImmutable(w http.ResponseWriter, r *http.Request, c Caller, contentType, tag string, body []byte) {
+	h := w.Header()
+	h.Set("Cache-Control", "public, "+immutable)
+	if c.Scope() != ledger.Public {
+		h.Set("Cache-Control", "private, "+immutable)
+	}
+	h.Set("ETag", `"`+tag+`"`)
+	if matches(r.Header, tag) {
+		w.WriteHeader(http.StatusNotModified)
+		return
+	}
+	send(w, http.StatusOK, contentType, body)
+}
+
+// matches: the client has what tag names (RFC 9110 §13.1.2).
+func matches(h http.Header, tag string) bool {
+	for item := range strings.SplitSeq(strings.Join(h.Values("If-None-Match"), ","), ",") {
+		item = strings.TrimPrefix(strings.TrimSpace(item), "W/")
+		if item == "*" || item == `"`+tag+`"` {
+			return true
+		}
+	}
+	return false
+}
