@@ -22,6 +22,9 @@ type inToto struct {
 // signatures in a DSSE envelope are nobody's business here: who vouches for the
 // payload is the issuer of the statement.
 func parseInToto(payload []byte) inToto {
+	if !mayBeInToto(payload) {
+		return inToto{}
+	}
 	object, ok := jsonObject(payload)
 	if !ok {
 		return inToto{}
@@ -44,6 +47,13 @@ func parseInToto(payload []byte) inToto {
 	}
 	found.digests, found.tooMany = subjectDigests(object["subject"])
 	return found
+}
+
+// mayBeInToto spares what cannot be in-toto, most SBOMs among it, a parse that
+// costs a fifth of a signature: a member name appears as it is, or escaped.
+func mayBeInToto(payload []byte) bool {
+	return bytes.Contains(payload, []byte(`"_type"`)) || bytes.Contains(payload, []byte(`"payloadType"`)) ||
+		bytes.Contains(payload, []byte(`\u`))
 }
 
 // subjectDigests reads the digests of an in-toto subject list, one subject at a

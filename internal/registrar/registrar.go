@@ -77,11 +77,6 @@ func (r *Registrar) Register(ctx context.Context, body []byte, repository, calle
 	if err != nil {
 		return ledger.Registered{}, err
 	}
-	known, err := r.known(ctx, s.ID(), scope)
-	if err == nil || !errors.Is(err, ledger.ErrNotFound) {
-		return known, err
-	}
-
 	// One snapshot of the policy serves the whole request; should a newer one be
 	// committed meanwhile, Append judges again.
 	p := r.ledger.Policy()
@@ -90,6 +85,12 @@ func (r *Registrar) Register(ctx context.Context, body []byte, repository, calle
 		return ledger.Registered{}, err
 	}
 	if d.Refusal != nil {
+		// What is committed keeps its receipt under any later policy. Looked for
+		// here only: what is admitted, Append finds with one query for its batch.
+		known, err := r.known(ctx, s.ID(), scope)
+		if err == nil || !errors.Is(err, ledger.ErrNotFound) {
+			return known, err
+		}
 		r.refused(ctx, s, d.Refusal, caller)
 		return ledger.Registered{}, d.Refusal
 	}
@@ -112,8 +113,9 @@ func (r *Registrar) Register(ctx context.Context, body []byte, repository, calle
 	return reg, nil
 }
 
-// known answers for a statement that is already registered and visible. Most
-// are not, so the receipt comes first: its miss is one look into one index.
+// known answers for a statement that is already registered and visible. A
+// refused one seldom is, so the receipt comes first: its miss is one look into
+// one index.
 func (r *Registrar) known(ctx context.Context, id statement.ID, scope ledger.Scope) (ledger.Registered, error) {
 	receipt, err := r.ledger.Receipt(ctx, id, scope)
 	if err != nil {
