@@ -158,8 +158,8 @@ CREATE INDEX deliveries_due ON deliveries (index, next_at) WHERE state = 'queued
 CREATE INDEX deliveries_queued ON deliveries (registry, repository, subject, index, artifact) WHERE state = 'queued';
 
 -- Evidence in transit. A piece is written chunk by chunk and has no digest
--- before it is complete. claimed says that an entry committed since it was staged places
--- it, so that it may go once no queued delivery needs it any more.
+-- before it is complete. claimed says that an entry committed since it was
+-- staged places it, so that it may go once no queued delivery needs it.
 CREATE TABLE staged (
     id         bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     digest     bytea UNIQUE CHECK (octet_length(digest) IN (32, 48, 64)),

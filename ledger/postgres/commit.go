@@ -1,0 +1,294 @@
+package postgres
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/scittd/scittd/ledger"
+)
+
+// Commit sends the whole batch in one round trip and without BEGIN or COMMIT:
+// up to the one Sync message at its end the server runs it as one implicit
+// transaction, which an error ends at once. With an explicit pair, an error
+// would skip the COMMIT and leave a failed transaction open on the connection.
+//
+// The head goes first. Its insert is the compare-and-swap; whoever comes second
+// waits for it there, before doing any work, and fails in the server.
+func (s *Store) Commit(ctx context.Context, b *ledger.Batch) error {
+	if err := fits(b); err != nil {
+		return fmt.Errorf("commit at size %d: %w", b.Head.PrevSize, err)
+	}
+	issuers := s.issuers.words(len(b.Entries))
+	mediaTypes := s.mediaTypes.words(len(b.Entries))
+	predicateTypes := s.predicateTypes.words(len(b.Entries))
+	for _, e := range b.Entries {
+		issuers.add(e.Issuer)
+		mediaTypes.add(e.MediaType)
+		predicateTypes.add(e.PredicateType)
+	}
+
+	var q pgx.Batch
+	queueHead(&q, b.Head)
+	for _, w := range []*words{issuers, mediaTypes, predicateTypes} {
+		w.queue(&q)
+	}
+	queueEntries(&q, b, issuers, mediaTypes, predicateTypes)
+	queueSubjects(&q, b.Entries)
+	queueStatements(&q, b.Entries)
+	queueAudit(&q, b.Entries)
+	queueCollateral(&q, b.Entries)
+	queueTiles(&q, b.Tiles)
+	queueDeliveries(&q, b.Entries)
+
+	conn, err := s.commits.acquire(ctx)
+	if err != nil {
+		return fmt.Errorf("commit at size %d: %w", b.Head.PrevSize, err)
+	}
+	defer conn.Release()
+	ctx, cancel := patient(ctx)
+	defer cancel()
+	// Close reads every answer up to the server's "ready", which comes after
+	// the commit: nil from it, and nothing earlier, means durable.
+	if err := conn.SendBatch(ctx, &q).Close(); err != nil {
+		return fmt.Errorf("commit at size %d: %w", b.Head.PrevSize, failed(conn, err))
+	}
+	for _, w := range []*words{issuers, mediaTypes, predicateTypes} {
+		w.learn(w.met)
+	}
+	return nil
+}
+
+// patience is how much longer than its caller a commit waits for its answer.
+const patience = time.Second
+
+// patient returns a context that ends a little after ctx. What was sent cannot be
+// recalled: hanging up would only turn an answer that is on its way into an
+// unknown outcome.
+func patient(ctx context.Context) (context.Context, context.CancelFunc) {
+	longer, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() {
+		timer := time.NewTimer(patience)
+		defer timer.Stop()
+		select {
+		case <-timer.C:
+			cancel()
+		case <-longer.Done():
+		}
+	})
+	return longer, func() {
+		stop()
+		cancel()
+	}
+}
+
+// failed says what is known after a commit's error. Only what the server itself
+// reports as an ERROR (it then rolled back) and what was never sent is known
+// not to be written.
+func failed(conn *pgxpool.Conn, err error) error {
+	switch violated(err) {
+	case "heads_pkey", "heads_prev_size_key", "heads_follow":
+		return fmt.Errorf("%w: %w", ledger.ErrConflict, err)
+	}
+	// Whatever state the session is in, nobody else shall meet it.
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	closing := conn.Conn().Close(ctx)
+
+	var pg *pgconn.PgError
+	rolledBack := errors.As(err, &pg) && pg.Severity == "ERROR" && passing(err)
+	if rolledBack || pgconn.SafeToRetry(err) {
+		return unavailable(err)
+	}
+	return errors.Join(err, closing)
+}
+
+// fits refuses a batch that contradicts itself.
+func fits(b *ledger.Batch) error {
+	h := b.Head
+	if h.Size > math.MaxInt64 || h.Size-h.PrevSize != uint64(len(b.Entries)) || len(b.Entries) == 0 {
+		return fmt.Errorf("head of size %d over size %d does not fit %d entries", h.Size, h.PrevSize, len(b.Entries))
+	}
+	for i, e := range b.Entries {
+		if e.Index != h.PrevSize+uint64(i) {
+			return fmt.Errorf("entry %d of the batch has index %d, not %d", i, e.Index, h.PrevSize+uint64(i))
+		}
+		texts := []string{e.Issuer, e.Subject, e.MediaType, e.PredicateType, e.Rule, e.Caller, e.Registry, e.Repository,
+			e.Identity.Kind, e.Identity.Issuer, e.Identity.Thumbprint}
+		for _, d := range e.Deliveries {
+			texts = append(texts, d.Registry, d.Repository, d.Artifact)
+		}
+		for _, c := range e.Collateral {
+			texts = append(texts, c.Kind)
+		}
+		for _, text := range texts {
+			if !storable(text) {
+				return fmt.Errorf("entry %d: text %.80q holds NUL or is not UTF-8", e.Index, text)
+			}
+		}
+	}
+	return nil
+}
+
+func queueHead(q *pgx.Batch, h ledger.Head) {
+	q.Queue(`INSERT INTO heads (size, prev_size, prev_iat, iat, policy_index, root, protected, signature)
+		VALUES ($1, $2, (SELECT iat FROM heads WHERE size = $2), $3, $4, $5, $6, $7)`,
+		h.Size, h.PrevSize, h.Time, h.Policy, h.Root[:], notNil(h.Protected), notNil(h.Signature))
+}
+
+func queueEntries(q *pgx.Batch, b *ledger.Batch, issuers, mediaTypes, predicateTypes *words) {
+	n := len(b.Entries)
+	index, id := make([]int64, n), make([][]byte, n)
+	private, evidence := make([]bool, n), make([][]byte, n)
+	for i, e := range b.Entries {
+		index[i], id[i] = int64(e.Index), e.ID[:]
+		private[i], evidence[i] = e.Private, e.Evidence.Bytes() // nil, so NULL, for none
+	}
+	q.Queue(`INSERT INTO entries (index, registered_at, issuer_id, media_type_id, predicate_type_id, private, entry_id, evidence)
+		SELECT index, $2,
+		       coalesce(issuer_id, (SELECT id FROM issuers WHERE sha256 = issuer)),
+		       coalesce(media_type_id, (SELECT id FROM media_types WHERE sha256 = media_type)),
+		       coalesce(predicate_type_id, (SELECT id FROM predicate_types WHERE sha256 = predicate_type)),
+		       private, entry_id, evidence
+		FROM unnest($1::bigint[], $3::int[], $4::bytea[], $5::int[], $6::bytea[], $7::int[], $8::bytea[],
+		            $9::boolean[], $10::bytea[], $11::bytea[])
+		     AS e (index, issuer_id, issuer, media_type_id, media_type, predicate_type_id, predicate_type,
+		           private, entry_id, evidence)`,
+		index, b.Head.Time, issuers.ids, issuers.hashes, mediaTypes.ids, mediaTypes.hashes,
+		predicateTypes.ids, predicateTypes.hashes, private, id, evidence)
+}
+
+func queueSubjects(q *pgx.Batch, entries []ledger.NewEntry) {
+	var index []int64
+	var digest [][]byte
+	for _, e := range entries {
+		for _, d := range e.Artifacts {
+			index, digest = append(index, int64(e.Index)), append(digest, d.Bytes())
+		}
+	}
+	if len(index) > 0 {
+		q.Queue(`INSERT INTO entry_subjects (index, digest) SELECT * FROM unnest($1::bigint[], $2::bytea[])`, index, digest)
+	}
+}
+
+func queueStatements(q *pgx.Batch, entries []ledger.NewEntry) {
+	n := len(entries)
+	index, sub, canonical := make([]int64, n), make([]string, n), make([][]byte, n)
+	for i, e := range entries {
+		index[i], sub[i], canonical[i] = int64(e.Index), e.Subject, notNil(e.Canonical)
+	}
+	q.Queue(`INSERT INTO statements (index, sub, canonical)
+		SELECT * FROM unnest($1::bigint[], $2::text[], $3::bytea[])`, index, sub, canonical)
+}
+
+func queueAudit(q *pgx.Batch, entries []ledger.NewEntry) {
+	n := len(entries)
+	index, rule, caller := make([]int64, n), make([]string, n), make([]string, n)
+	kind, issuer, thumbprint := make([]string, n), make([]string, n), make([]string, n)
+	registry, repository := make([]string, n), make([]string, n)
+	policy, policies := make([][]byte, n), [][]byte(nil)
+	for i, e := range entries {
+		index[i], rule[i], caller[i] = int64(e.Index), e.Rule, e.Caller
+		kind[i], issuer[i], thumbprint[i] = e.Identity.Kind, e.Identity.Issuer, e.Identity.Thumbprint
+		registry[i], repository[i] = e.Registry, e.Repository
+		policy[i] = e.Policy[:]
+		if i == 0 || e.Policy != entries[i-1].Policy {
+			policies = append(policies, e.Policy[:])
+		}
+	}
+	// The policy may be an entry of this very batch. An unknown one leaves
+	// NULL, which the table refuses.
+	q.Queue(`WITH policies AS MATERIALIZED (
+			SELECT entry_id, (SELECT index FROM entries e WHERE e.entry_id = asked.entry_id) AS index
+			FROM unnest($1::bytea[]) AS asked (entry_id))
+		INSERT INTO audit (index, policy_index, rule, identity_kind, identity_issuer, identity_thumbprint, caller, registry, repository)
+		SELECT a.index, p.index, rule, kind, issuer, thumbprint, caller, registry, repository
+		FROM unnest($2::bigint[], $3::bytea[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[], $10::text[])
+		     AS a (index, policy, rule, kind, issuer, thumbprint, caller, registry, repository)
+		LEFT JOIN policies p ON p.entry_id = a.policy`,
+		policies, index, policy, rule, kind, issuer, thumbprint, caller, registry, repository)
+}
+
+func queueCollateral(q *pgx.Batch, entries []ledger.NewEntry) {
+	var index []int64
+	var position []int16
+	var kind []string
+	var sha [][]byte
+	data := map[[32]byte][]byte{}
+	for _, e := range entries {
+		for i, c := range e.Collateral {
+			sum := sha256.Sum256(c.Data)
+			data[sum] = notNil(c.Data)
+			index, position = append(index, int64(e.Index)), append(position, int16(i))
+			kind, sha = append(kind, c.Kind), append(sha, sum[:])
+		}
+	}
+	if len(index) == 0 {
+		return
+	}
+	sums := make([][]byte, 0, len(data))
+	for sum := range data {
+		sums = append(sums, sum[:])
+	}
+	slices.SortFunc(sums, bytes.Compare)
+	contents := make([][]byte, len(sums))
+	for i, sum := range sums {
+		contents[i] = data[[32]byte(sum)]
+	}
+	q.Queue(`INSERT INTO collateral (sha256, data)
+		SELECT * FROM unnest($1::bytea[], $2::bytea[]) ON CONFLICT (sha256) DO NOTHING`, sums, contents)
+	q.Queue(`INSERT INTO entry_collateral (index, position, kind, sha256)
+		SELECT * FROM unnest($1::bigint[], $2::smallint[], $3::text[], $4::bytea[])`, index, position, kind, sha)
+}
+
+func queueTiles(q *pgx.Batch, tiles []ledger.Tile) {
+	if len(tiles) == 0 {
+		return
+	}
+	level, n := make([]int16, len(tiles)), make([]int64, len(tiles))
+	root, data := make([][]byte, len(tiles)), make([][]byte, len(tiles))
+	for i, t := range tiles {
+		level[i], n[i], root[i], data[i] = int16(t.Level), int64(t.N), t.Root[:], notNil(t.Data)
+	}
+	q.Queue(`INSERT INTO tiles (level, n, root, data)
+		SELECT * FROM unnest($1::smallint[], $2::bigint[], $3::bytea[], $4::bytea[])`, level, n, root, data)
+}
+
+// queueDeliveries also claims the staged evidence that is to be placed.
+func queueDeliveries(q *pgx.Batch, entries []ledger.NewEntry) {
+	var index []int64
+	var registry, repository, artifact, state, lastError []string
+	var subject, manifest, needed [][]byte
+	var tries []int32
+	var nextAt []time.Time
+	for _, e := range entries {
+		for _, d := range e.Deliveries {
+			index = append(index, int64(e.Index))
+			registry, repository, subject = append(registry, d.Registry), append(repository, d.Repository), append(subject, d.Subject.Bytes())
+			artifact, state, tries = append(artifact, d.Artifact), append(state, cmp.Or(d.State, ledger.Queued)), append(tries, int32(d.Tries))
+			nextAt, lastError, manifest = append(nextAt, d.NextAt), append(lastError, legible(d.LastError)), append(manifest, d.Manifest.Bytes())
+			if d.Artifact == ledger.EvidenceArtifact && e.Evidence != "" {
+				needed = append(needed, e.Evidence.Bytes())
+			}
+		}
+	}
+	if len(index) > 0 {
+		q.Queue(`INSERT INTO deliveries (index, registry, repository, subject, artifact, state, tries, next_at, last_error, manifest)
+			SELECT * FROM unnest($1::bigint[], $2::text[], $3::text[], $4::bytea[], $5::text[], $6::text[], $7::int[],
+			                     $8::timestamptz[], $9::text[], $10::bytea[])`,
+			index, registry, repository, subject, artifact, state, tries, nextAt, lastError, manifest)
+	}
+	if len(needed) > 0 {
+		q.Queue(`UPDATE staged SET claimed = true WHERE digest = ANY($1::bytea[])`, needed)
+	}
+}

@@ -1,0 +1,91 @@
+package postgres
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/scittd/scittd/ledger"
+)
+
+// SQLSTATEs that we branch on (PostgreSQL manual, appendix A).
+const (
+	uniqueViolation      = "23505"
+	checkViolation       = "23514"
+	undefinedTable       = "42P01"
+	serializationFailure = "40001"
+)
+
+// passingStates are those, or classes of those, that say nothing against the
+// request: later or elsewhere it may succeed.
+var passingStates = []string{
+	"08",    // connection exceptions
+	"25006", // read-only transaction: a primary that has become a replica
+	"25P03", // idle in transaction timeout
+	"40",    // serialization failure, deadlock
+	"53",    // out of disk, memory, connections
+	"55P03", // lock timeout
+	"57",    // shut down, starting up, cancelled by statement_timeout
+	"58030", // I/O error
+}
+
+func passing(err error) bool {
+	var pg *pgconn.PgError
+	if !errors.As(err, &pg) {
+		return false
+	}
+	for _, state := range passingStates {
+		if strings.HasPrefix(pg.Code, state) {
+			return true
+		}
+	}
+	return false
+}
+
+func unavailable(err error) error { return fmt.Errorf("%w: %w", ledger.ErrUnavailable, err) }
+
+// violated returns the name of the constraint that err is about, "" when it is
+// about none.
+func violated(err error) string {
+	var pg *pgconn.PgError
+	if errors.As(err, &pg) && (pg.Code == uniqueViolation || pg.Code == checkViolation) {
+		return pg.ConstraintName
+	}
+	return ""
+}
+
+func hasState(err error, state string) bool {
+	var pg *pgconn.PgError
+	return errors.As(err, &pg) && pg.Code == state
+}
+
+// refusal is a server that we do not work with, however often it is asked.
+type refusal struct{ reason string }
+
+func (r *refusal) Error() string { return r.reason }
+
+// storable says whether PostgreSQL's text can hold s: it has no NUL, and refuses
+// what is not UTF-8. What statements bring was checked when they were parsed;
+// this keeps a mistake elsewhere from becoming a failed transaction.
+func storable(s string) bool { return utf8.ValidString(s) && !strings.ContainsRune(s, 0) }
+
+// legible makes foreign text (a registry's error message) storable, and short.
+func legible(s string) string {
+	const limit = 2000
+	s = strings.ReplaceAll(strings.ToValidUTF8(s, "\uFFFD"), "\x00", "\uFFFD")
+	if len(s) > limit {
+		s = strings.ToValidUTF8(s[:limit], "") + "…"
+	}
+	return s
+}
+
+// notNil keeps an empty byte string from binding as NULL.
+func notNil(b []byte) []byte {
+	if b == nil {
+		return []byte{}
+	}
+	return b
+}
