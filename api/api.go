@@ -164,6 +164,9 @@ func (a *API) Extension(w http.ResponseWriter, r *http.Request, repository, path
 		switch {
 		case path != "entries/register", repository == "":
 			a.notFound(w, r)
+		case !policy.ValidRepository(repository):
+			a.fail(w, r, &fault{code: "malformed-request", detail: fmt.Sprintf("%q is not a repository name.", bounded(repository)),
+				hint: "name the repository as in the image's reference: lower case, at most 255 characters"})
 		case r.Method != http.MethodPost:
 			w.Header().Set("Allow", http.MethodPost)
 			a.fail(w, r, &fault{code: "method-not-allowed"})
@@ -198,8 +201,10 @@ func (a *API) Authorize(r *http.Request, write bool) error {
 type pace struct{ read, write time.Duration }
 
 var (
-	brief    = pace{10 * time.Second, 30 * time.Second} // queries, receipts
-	quick    = pace{30 * time.Second, 30 * time.Second} // one statement
+	// Writing may take as long after reading: else the answer to a body that
+	// does not come would be due when its own time is up.
+	brief    = pace{10 * time.Second, 40 * time.Second} // queries, receipts
+	quick    = pace{30 * time.Second, 60 * time.Second} // one statement
 	streamed = pace{}                                   // the handler renews it while bytes flow
 )
 
@@ -361,13 +366,19 @@ func (a *API) methodNotAllowed(w http.ResponseWriter, r *http.Request) {
 	a.fail(w, r, &fault{code: "method-not-allowed"})
 }
 
+// arrival is how long a body may take where no route says otherwise. It also
+// ends the wait for bodies that nobody reads: net/http drains them before it
+// answers a 404.
+const arrival = 30 * time.Second
+
 // NewServer returns an http.Server for handler with the limits that protect
-// one in the open. There is no timeout on whole requests: this API sets one per
-// route, and a registry streams.
+// one in the open. Routes set times of their own; a registry streams and renews
+// its deadline while bytes flow.
 func NewServer(handler http.Handler) *http.Server {
 	return &http.Server{
 		Handler:           handler,
 		ReadHeaderTimeout: 5 * time.Second,
+		ReadTimeout:       arrival,
 		IdleTimeout:       time.Minute,
 		MaxHeaderBytes:    16 << 10, // net/http allows 4 KiB more
 		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: 100},

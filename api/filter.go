@@ -133,7 +133,7 @@ func plain(name string, values []string, max int) ([]string, error) {
 
 func instant(name string, values []string) (time.Time, error) {
 	t, err := time.Parse(time.RFC3339, values[0])
-	if err != nil || len(values) != 1 {
+	if err != nil || len(values) != 1 || t.Unix() < 0 { // no log is older than Unix
 		return t, badFilter(name, "it is one time as in RFC 3339, like 2026-11-01T00:00:00Z")
 	}
 	return t, nil

@@ -100,6 +100,7 @@ func TestFiltersThatMeanNothingAreRefused(t *testing.T) {
 		{strings.Repeat("issuer=a&", 100) + "issuer=a", "bad-filter", "100"},
 		{"since=yesterday", "bad-filter", "since"},
 		{"since=2026-11-01", "bad-filter", "RFC 3339"},
+		{"until=0001-01-01T00:00:00Z", "bad-filter", "until"},
 		{"since=2026-11-01T00:00:00Z&since=2026-11-02T00:00:00Z", "bad-filter", "since"},
 		{"since=2026-11-02T00:00:00Z&until=2026-11-01T00:00:00Z", "bad-filter", "until"},
 		{"issuer=%zz", "bad-filter", "well formed"},

@@ -320,6 +320,13 @@ func TestExtensionRegistersForItsRepositoryAlone(t *testing.T) {
 	if got := a.header.Get("Content-Type"); got != cborProblem {
 		t.Errorf("register keeps CBOR, got %s", got)
 	}
+	// No such name can ever be a repository: nothing is appended for it.
+	for _, name := range []string{"NET-monitor", "..", "a/../b", "a%00b", "a%0d%0aX", strings.Repeat("a", 256)} {
+		post("/v2/"+name+"/_scitt/entries/register", "statement").refused(t, 400, "malformed-request")
+	}
+	if len(named) != 2 {
+		t.Errorf("the registrar got %q", named)
+	}
 	a = mount.get(register)
 	a.refused(t, 405, "method-not-allowed")
 	if a.header.Get("Allow") != "POST" {

@@ -14,6 +14,9 @@ var (
 	ErrConflict = errors.New("ledger has moved")
 	// ErrUnavailable: the store cannot be reached, is busy or full. Try later.
 	ErrUnavailable = errors.New("store unavailable")
+	// ErrUnfit: the store holds no such batch, now or later, for what is in it;
+	// nothing was written.
+	ErrUnfit = errors.New("store cannot hold it")
 	// ErrOverloaded: too much is waiting already. Try later.
 	ErrOverloaded = errors.New("registration queue is full")
 	// ErrClock: the clocks disagree, so nothing is signed.

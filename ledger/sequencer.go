@@ -74,7 +74,13 @@ func (q *sequencer) sequence(batch []*waiting) {
 			q.log.Error("commit round failed", "waiting", len(left), "try", faults, "err", err)
 		}
 		q.state, q.edge = nil, nil
-		if errors.Is(err, ErrClock) || faults == maxFaults || conflicts == maxConflicts {
+		if errors.Is(err, ErrUnfit) && len(left) > 1 {
+			// One of them is to blame, and must not take its neighbours along.
+			q.sequence(left[:len(left)/2])
+			q.sequence(left[len(left)/2:])
+			return
+		}
+		if errors.Is(err, ErrUnfit) || errors.Is(err, ErrClock) || faults == maxFaults || conflicts == maxConflicts {
 			for _, w := range left {
 				q.queue.tell(w, outcome{err: refusable(err)})
 			}
@@ -84,9 +90,10 @@ func (q *sequencer) sequence(batch []*waiting) {
 }
 
 // refusable is err as a waiter may see it: nothing is known to be registered,
-// and trying again is right.
+// and trying again is right, except after ErrUnfit, which is a bug of ours: what
+// a store cannot hold should have been refused before.
 func refusable(err error) error {
-	if errors.Is(err, ErrClock) || errors.Is(err, ErrUnavailable) || errors.Is(err, ErrCorrupt) {
+	if errors.Is(err, ErrClock) || errors.Is(err, ErrUnavailable) || errors.Is(err, ErrCorrupt) || errors.Is(err, ErrUnfit) {
 		return err
 	}
 	return fmt.Errorf("%w: %w", ErrUnavailable, err)

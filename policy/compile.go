@@ -257,7 +257,15 @@ func (p *Policy) checkSubjects() error {
 	return nil
 }
 
-// repositoryName is a <name> of the OCI distribution specification.
+// maxRepositoryName is what clients leave for host and name together.
+const maxRepositoryName = 255
+
+// ValidRepository says whether name is a <name> of the OCI distribution
+// specification ("Pulling manifests"), of a length that clients can use.
+func ValidRepository(name string) bool {
+	return len(name) <= maxRepositoryName && repositoryName.MatchString(name)
+}
+
 var repositoryName = regexp.MustCompile(`^[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*(/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*$`)
 
 func (p *Policy) checkRest() error {
@@ -266,7 +274,7 @@ func (p *Policy) checkRest() error {
 		if err := checkGlob(m.Match); err != nil {
 			return &fieldError{at + ".match", err}
 		}
-		if !repositoryName.MatchString(m.To) || len(m.To) > 255 {
+		if !ValidRepository(m.To) {
 			return wrong(at+".to", "%s is no repository name", quote(m.To))
 		}
 	}

@@ -35,10 +35,10 @@ func (p *Policy) Repositories(s *statement.Statement, named, ownHost string) ([]
 		return nil, nil
 	}
 	if named != "" {
-		return []string{named}, nil
+		return valid(named), nil
 	}
 	if located && slices.ContainsFunc(rules, func(r *rule) bool { return r.admitsRepository(signed.Repository) }) {
-		return []string{signed.Repository}, nil
+		return valid(signed.Repository), nil
 	}
 	var to []string
 	name := artifactName(s)
@@ -48,6 +48,14 @@ func (p *Policy) Repositories(s *statement.Statement, named, ownHost string) ([]
 		}
 	}
 	return to, nil
+}
+
+// valid is name as a list, empty when no registry could have such a repository.
+func valid(name string) []string {
+	if !ValidRepository(name) {
+		return nil
+	}
+	return []string{name}
 }
 
 func (r *rule) admitsRepository(name string) bool {

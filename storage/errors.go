@@ -28,8 +28,9 @@ func (e *RetryError) Error() string {
 }
 func (e *RetryError) Unwrap() error { return e.Err }
 
-// errDenied: repeating it now is useless, until somebody grants the right.
-var errDenied = errors.New("was denied")
+// ErrDenied: the registry lets nobody, or not this caller, do that; repeating it
+// is useless until somebody grants the right.
+var ErrDenied = errors.New("was denied")
 
 // maxRetryAfter keeps a registry from parking us: whatever it says, it is asked
 // again after five minutes.
@@ -61,7 +62,7 @@ func (r *repository) failure(right, attempt string, err error) error {
 		answer := fmt.Sprintf("the registry answered %d%s", resp.StatusCode, words(resp.Errors))
 		switch resp.StatusCode {
 		case http.StatusUnauthorized, http.StatusForbidden:
-			return fmt.Errorf("%s: %s repository %s %w: %s", attempt, right, r.name(), errDenied, answer)
+			return fmt.Errorf("%s: %s repository %s %w: %s", attempt, right, r.name(), ErrDenied, answer)
 		case http.StatusNotFound:
 			return fmt.Errorf("%s: %w: %s", attempt, ErrNotFound, answer)
 		case http.StatusBadRequest, http.StatusMethodNotAllowed, http.StatusRequestEntityTooLarge, http.StatusUnsupportedMediaType:
@@ -78,7 +79,7 @@ func (r *repository) failure(right, attempt string, err error) error {
 		return fmt.Errorf("%s: %w", attempt, ErrNotFound)
 	}
 	if errors.Is(err, auth.ErrBasicCredentialNotFound) {
-		return fmt.Errorf("%s: %s repository %s %w: no credentials for %s are configured", attempt, right, r.name(), errDenied, r.remote.host)
+		return fmt.Errorf("%s: %s repository %s %w: no credentials for %s are configured", attempt, right, r.name(), ErrDenied, r.remote.host)
 	}
 	if sent := (*url.Error)(nil); errors.As(err, &sent) {
 		err = sent.Err

@@ -238,7 +238,7 @@ func worthRepeating(err error) bool {
 	var wait *RetryError
 	var source *sourceError
 	return !errors.As(err, &wait) && !errors.As(err, &source) &&
-		!errors.Is(err, errDenied) && !errors.Is(err, ErrRefused) && !errors.Is(err, ErrNotFound)
+		!errors.Is(err, ErrDenied) && !errors.Is(err, ErrRefused) && !errors.Is(err, ErrNotFound)
 }
 
 // PushManifest implements Repository.

@@ -24,6 +24,9 @@ const (
 	maxDelay   = 5 * time.Minute
 )
 
+// settleTime is how long writing an outcome may take, at shutdown too.
+const settleTime = 5 * time.Second
+
 // perSubject is how many artifacts are placed under one image at a time.
 const perSubject = 8
 
@@ -174,14 +177,16 @@ func (c *Courier) work(ctx context.Context, due []ledger.Delivery) {
 	}
 }
 
-// deliver places and settles one delivery. What a shutdown interrupts is left
-// as it was: its lease runs out.
+// deliver places and settles one delivery. What a shutdown interrupts goes back
+// as it was, so that the next process need not wait for its lease to run out.
 func (c *Courier) deliver(ctx context.Context, d ledger.Delivery) {
 	manifest, err := c.place(ctx, d)
-	if ctx.Err() != nil {
-		return
-	}
 	settled := outcome(d, manifest, err, time.Now())
+	if err != nil && ctx.Err() != nil {
+		settled = d
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTime)
+	defer cancel()
 	if err := c.ledger.Settle(ctx, settled); err != nil {
 		c.o.Log.WarnContext(ctx, "delivery not settled", "entry", d.EntryID, "artifact", d.Artifact, "err", err)
 		return

@@ -12,6 +12,7 @@ var faultTests = []test{
 	{"a fault of the recovery is survived too", recoveryFaults},
 	{"when the store stays broken nothing is promised, and the log goes on after", brokenStore},
 	{"a doubtful commit of many entries answers each by its ID", doubtfulBatch},
+	{"a statement that the store cannot hold harms no other", unfitStatement},
 	{"a doubtful policy is in force once it is known", doubtfulPolicy},
 }
 
@@ -109,6 +110,31 @@ func doubtfulBatch(w *world) {
 		w.check()
 		w.close(l)
 	}
+}
+
+func unfitStatement(w *world) {
+	w.init()
+	l, f, release := w.held()
+	all := w.acme.Claims(w, 0, 40)
+	f.Poison(all[17].ID())
+	var waits []func() (ledger.Registered, error)
+	for _, s := range all {
+		waits = append(waits, w.async(l, Submission(l, s)))
+	}
+	release()
+	for i, s := range all {
+		r, err := waits[i]()
+		switch {
+		case i != 17 && err != nil:
+			w.Errorf("statement %d beside it: %v", i, err)
+		case i != 17:
+			w.verify(s, r)
+		case !errors.Is(err, ledger.ErrUnfit):
+			w.Errorf("the one that does not fit: %v, want ErrUnfit", err)
+		}
+	}
+	w.check()
+	w.close(l)
 }
 
 func doubtfulPolicy(w *world) {

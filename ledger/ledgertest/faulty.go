@@ -3,6 +3,8 @@ package ledgertest
 import (
 	"context"
 	"errors"
+	"fmt"
+	"slices"
 	"sync"
 	"testing"
 
@@ -34,7 +36,8 @@ type Faulty struct {
 	mu      sync.Mutex
 	commits []Fault
 	heads   []Fault
-	doubt   int // 2: read the head, 1: look up entries, 0: commit
+	poison  statement.ID // no batch with this entry can be stored
+	doubt   int          // 2: read the head, 1: look up entries, 0: commit
 	gate    chan struct{}
 	reached chan struct{}
 	tried   int
@@ -55,6 +58,13 @@ func (f *Faulty) FailHeads(faults ...Fault) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.heads = faults
+}
+
+// Poison makes every commit that holds the entry id fail with ErrUnfit.
+func (f *Faulty) Poison(id statement.ID) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.poison = id
 }
 
 // Commits is how many were tried.
@@ -93,7 +103,7 @@ func (f *Faulty) Commit(ctx context.Context, b *ledger.Batch) error {
 		f.t.Error("commit in doubt about the one before: nothing was read back")
 	}
 	f.tried++
-	fault := next(&f.commits)
+	fault, poison := next(&f.commits), f.poison
 	gate, reached := f.gate, f.reached
 	f.gate, f.reached = nil, nil
 	f.mu.Unlock()
@@ -104,6 +114,9 @@ func (f *Faulty) Commit(ctx context.Context, b *ledger.Batch) error {
 	if fault == NotApplied {
 		f.setDoubt(2)
 		return ErrFault
+	}
+	if slices.ContainsFunc(b.Entries, func(e ledger.NewEntry) bool { return e.ID == poison }) {
+		return fmt.Errorf("%w: entry %s", ledger.ErrUnfit, poison)
 	}
 	err := f.Store.Commit(ctx, b)
 	if fault == Applied {

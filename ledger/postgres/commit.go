@@ -110,6 +110,9 @@ func failed(conn *pgxpool.Conn, err error) error {
 	if rolledBack || pgconn.SafeToRetry(err) {
 		return unavailable(err)
 	}
+	if pg != nil && pg.Severity == "ERROR" && unfit(pg.Code) {
+		return fmt.Errorf("%w: %w", ledger.ErrUnfit, err)
+	}
 	return errors.Join(err, closing)
 }
 
@@ -133,7 +136,7 @@ func fits(b *ledger.Batch) error {
 		}
 		for _, text := range texts {
 			if !storable(text) {
-				return fmt.Errorf("entry %d: text %.80q holds NUL or is not UTF-8", e.Index, text)
+				return fmt.Errorf("%w: entry %d: text %.80q holds NUL or is not UTF-8", ledger.ErrUnfit, e.Index, text)
 			}
 		}
 	}

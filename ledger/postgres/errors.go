@@ -32,6 +32,17 @@ var passingStates = []string{
 	"58030", // I/O error
 }
 
+// unfit: the server rolled back for what the rows are, and would again: data
+// exceptions (22), integrity constraints (23), program limits (54), such as an
+// index row that is too large.
+func unfit(state string) bool {
+	switch state[:2] {
+	case "22", "23", "54":
+		return true
+	}
+	return false
+}
+
 func passing(err error) bool {
 	var pg *pgconn.PgError
 	if !errors.As(err, &pg) {

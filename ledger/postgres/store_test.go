@@ -2,7 +2,9 @@ package postgres_test
 
 import (
 	"context"
+	"crypto/rand"
 	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"strings"
@@ -120,6 +122,11 @@ func TestAFailedBatchLeavesNothingAndHarmsNoLaterOne(t *testing.T) {
 	nul.Entries[0].Subject = "a\x00b"
 	latin := batch(4, "x")
 	latin.Entries[0].Caller = "caf\xe9"
+	// Random text, for PostgreSQL compresses what it indexes.
+	long := batch(4, "x")
+	random := make([]byte, 9000)
+	rand.Read(random)
+	long.Entries[0].Deliveries = []ledger.Delivery{{Registry: "r", Repository: hex.EncodeToString(random), Subject: d.Subject, Artifact: d.Artifact}}
 	gap := batch(4, "x")
 	gap.Entries[0].Index = 5
 
@@ -127,18 +134,20 @@ func TestAFailedBatchLeavesNothingAndHarmsNoLaterOne(t *testing.T) {
 		name     string
 		b        *ledger.Batch
 		conflict bool
+		unfit    bool
 	}{
-		{"an entry that exists", batch(4, "x", "a", "y"), false},
-		{"a duplicate in the batch", batch(4, "x", "x"), false},
-		{"a size that was followed already", batch(2, "x"), true},
-		{"a size ahead of the log", batch(9, "x"), true},
-		{"a second genesis", batch(0, "x"), true},
-		{"a policy that is no entry", unknownPolicy, false},
-		{"a time before the last head's", oldTime, false},
-		{"one delivery twice", twice, false},
-		{"NUL in a text", nul, false},
-		{"text that is not UTF-8", latin, false},
-		{"an index that does not follow", gap, false},
+		{"an entry that exists", batch(4, "x", "a", "y"), false, true},
+		{"a duplicate in the batch", batch(4, "x", "x"), false, true},
+		{"a size that was followed already", batch(2, "x"), true, false},
+		{"a size ahead of the log", batch(9, "x"), true, false},
+		{"a second genesis", batch(0, "x"), true, false},
+		{"a policy that is no entry", unknownPolicy, false, true},
+		{"a time before the last head's", oldTime, false, true},
+		{"one delivery twice", twice, false, true},
+		{"a text that no index can hold", long, false, true},
+		{"NUL in a text", nul, false, true},
+		{"text that is not UTF-8", latin, false, true},
+		{"an index that does not follow", gap, false, false},
 	} {
 		err := s.Commit(t.Context(), tc.b)
 		if err == nil {
@@ -146,6 +155,9 @@ func TestAFailedBatchLeavesNothingAndHarmsNoLaterOne(t *testing.T) {
 		}
 		if errors.Is(err, ledger.ErrConflict) != tc.conflict {
 			t.Errorf("%s: %v; is ErrConflict: %v", tc.name, err, !tc.conflict)
+		}
+		if errors.Is(err, ledger.ErrUnfit) != tc.unfit {
+			t.Errorf("%s: %v; is ErrUnfit: %v", tc.name, err, !tc.unfit)
 		}
 		if strings.Contains(err.Error(), "22021") {
 			t.Errorf("%s reached the database: %v", tc.name, err)

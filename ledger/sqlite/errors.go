@@ -24,6 +24,8 @@ func classify(err error) error {
 	switch e.Code() & 0xff { // the rest is the extended part
 	case code.SQLITE_BUSY, code.SQLITE_LOCKED, code.SQLITE_FULL, code.SQLITE_NOMEM:
 		return fmt.Errorf("%w: %w", ledger.ErrUnavailable, err)
+	case code.SQLITE_CONSTRAINT, code.SQLITE_TOOBIG, code.SQLITE_MISMATCH:
+		return fmt.Errorf("%w: %w", ledger.ErrUnfit, err)
 	case code.SQLITE_CORRUPT, code.SQLITE_NOTADB:
 		return fmt.Errorf("%w: %w", ledger.ErrCorrupt, err)
 	}
