@@ -1,0 +1,84 @@
+package main
+
+import (
+	"encoding/json"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/scittd/scittd/statement"
+)
+
+// attachLimit is the size up to which evidence travels inside the statement by
+// default; beyond it, its hash does, and the evidence can be purged alone.
+const attachLimit = 64 << 10
+
+// evidence is a file that a statement is about to be made over.
+type evidence struct {
+	file      string
+	mediaType string
+	digest    statement.Digest
+	size      int64
+}
+
+// readEvidence hashes a file and finds out what it is.
+func readEvidence(file, mediaType string) (evidence, error) {
+	e := evidence{file: file, mediaType: mediaType}
+	if file == "" {
+		return e, usage("there is no evidence to claim something with").try("add --evidence FILE")
+	}
+	var err error
+	if e.digest, e.size, err = digestFile(file, "sha256"); err != nil {
+		return e, usage("--evidence: %w", err)
+	}
+	if e.size == 0 {
+		return e, usage("--evidence %s is empty", file)
+	}
+	if e.mediaType == "" {
+		e.mediaType, err = sniff(file)
+	}
+	return e, err
+}
+
+func (e evidence) open() (io.ReadCloser, error) { return os.Open(e.file) }
+
+// sniff recognises the usual JSON documents by the members that name them.
+func sniff(file string) (string, error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	var members struct {
+		SPDXVersion string          `json:"spdxVersion"`
+		BOMFormat   string          `json:"bomFormat"`
+		Type        string          `json:"_type"`
+		PayloadType string          `json:"payloadType"`
+		Context     json.RawMessage `json:"@context"`
+		Schema      string          `json:"$schema"`
+		Runs        json.RawMessage `json:"runs"`
+	}
+	if err := json.NewDecoder(f).Decode(&members); err != nil {
+		return "", unknownType(file)
+	}
+	context := string(members.Context)
+	switch {
+	case members.SPDXVersion != "" || strings.Contains(context, "spdx.org"):
+		return "application/spdx+json", nil
+	case members.BOMFormat == "CycloneDX":
+		return "application/vnd.cyclonedx+json", nil
+	case strings.HasPrefix(members.Type, "https://in-toto.io/Statement/"):
+		return "application/vnd.in-toto+json", nil
+	case members.PayloadType != "":
+		return "application/vnd.dsse.envelope.v1+json", nil
+	case strings.Contains(context, "openvex.dev"):
+		return "application/vnd.openvex+json", nil
+	case members.Runs != nil && strings.Contains(members.Schema, "sarif"):
+		return "application/sarif+json", nil
+	}
+	return "", unknownType(file)
+}
+
+func unknownType(file string) error {
+	return usage("%s is none of SPDX, CycloneDX, in-toto, DSSE, OpenVEX, SARIF", file).try("say what it is: --media-type TYPE/SUBTYPE")
+}

@@ -1,0 +1,33 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+func TestTheUsualEvidenceIsRecognised(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "evidence")
+	for _, c := range []struct{ content, want string }{
+		{`{"spdxVersion":"SPDX-2.3"}`, "application/spdx+json"},
+		{`{"@context":"https://spdx.org/rdf/3.0.1/spdx-context.jsonld","@graph":[]}`, "application/spdx+json"},
+		{`{"bomFormat":"CycloneDX","specVersion":"1.6","version":1}`, "application/vnd.cyclonedx+json"},
+		{`{"_type":"https://in-toto.io/Statement/v1","subject":[]}`, "application/vnd.in-toto+json"},
+		{`{"payloadType":"application/vnd.in-toto+json","payload":"","signatures":[]}`, "application/vnd.dsse.envelope.v1+json"},
+		{`{"@context":"https://openvex.dev/ns/v0.2.0"}`, "application/vnd.openvex+json"},
+		{`{"$schema":"https://json.schemastore.org/sarif-2.1.0.json","runs":[]}`, "application/sarif+json"},
+		{`{"runs":[]}`, ""},
+		{`{"_type":"https://other.example/Statement/v1"}`, ""},
+		{`[1]`, ""},
+		{`{"bomFormat":"CycloneDX"`, ""},
+		{`<bom xmlns="http://cyclonedx.org/schema/bom/1.6"/>`, ""},
+	} {
+		if err := os.WriteFile(file, []byte(c.content), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		got, err := sniff(file)
+		if got != c.want || (err == nil) != (c.want != "") {
+			t.Errorf("%s: %q, %v; want %q", c.content, got, err, c.want)
+		}
+	}
+}

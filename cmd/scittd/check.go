@@ -1,0 +1,99 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime/debug"
+
+	"github.com/spf13/cobra"
+)
+
+func checkCommand(p process) *cobra.Command {
+	var dir, file string
+	cmd := &cobra.Command{
+		Use:   "check",
+		Short: "Check configuration, keys and database as serve would, and change nothing",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := serveConfig(cmd, p, dir, file)
+			if err != nil {
+				return err
+			}
+			return check(cmd.Context(), p, c)
+		},
+	}
+	addLocationFlags(cmd, &dir, &file)
+	return cmd
+}
+
+// check prints one line for every part that serve depends on and fails with
+// the first that would stop it.
+func check(ctx context.Context, p process, c Config) (err error) {
+	ok := func(part, format string, args ...any) {
+		fmt.Fprintf(p.stdout, "OK    %-9s %s\n", part, fmt.Sprintf(format, args...))
+	}
+	ok("config", "%s", c.URL)
+	protected, err := protection(c)
+	if err != nil {
+		return err
+	}
+	if protected == nil {
+		ok("listen", "%s, plain HTTP", c.Listen)
+	} else {
+		ok("listen", "%s, TLS", c.Listen)
+	}
+	issuer, err := openIssuer(c)
+	if err != nil {
+		return fmt.Errorf("%w: %w", errConfig, err)
+	}
+	ok("key", "receipt key %x", issuer.KeyID())
+	db, err := openBeside(ctx, c)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	ok("database", "durability %s", c.Database.Durability)
+	l, err := openLedger(ctx, c, db, issuer, slog.New(slog.DiscardHandler))
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, l.Close(ctx)) }()
+	head, err := l.Head(ctx)
+	if err != nil {
+		return err
+	}
+	ok("ledger", "size %d, root reproduced from its tiles", head.Size)
+	ok("policy", "entry %s", l.Policy().Entry)
+	switch host := c.registryHost(); {
+	case host == "":
+		ok("registry", "off: claims are only in the ledger")
+	case c.embeddedRegistry():
+		ok("registry", "embedded, as %s", host)
+	default:
+		if _, err := remoteRegistry(c); err != nil {
+			return err
+		}
+		ok("registry", "%s (not asked: registrations never depend on it)", host)
+	}
+	return nil
+}
+
+func versionCommand(p process) *cobra.Command {
+	return &cobra.Command{
+		Use: "version", Short: "Print the version", Args: cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			fmt.Fprintln(p.stdout, version())
+			return nil
+		},
+	}
+}
+
+// version is the module version that the binary was built from.
+func version() string {
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+		return info.Main.Version
+	}
+	return "(devel)"
+}

@@ -1,0 +1,431 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"math"
+	"net"
+	"net/netip"
+	"net/url"
+	"os"
+	"path/filepath"
+	"reflect"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/pflag"
+	"go.yaml.in/yaml/v4"
+
+	"github.com/scittd/scittd/api"
+	"github.com/scittd/scittd/statement"
+)
+
+// Config is scittd's whole configuration. The help tags are its manual: they
+// are printed by --help and written into the file that init makes. Every leaf
+// can also be set by SCITTD_SECTION_KEY and by --section-key; a flag wins over
+// the environment, the environment over the file. A relative path (kind:"path")
+// starts at the folder of the file it stands in; in flags and the environment,
+// at the working directory.
+type Config struct {
+	URL            string        `yaml:"url" help:"public URL of the service: iss of every receipt; fixed by init"`
+	Origin         string        `yaml:"origin" help:"origin of the log: sub of every receipt; fixed by init (default: the URL without its scheme, then /log)"`
+	Listen         string        `yaml:"listen" help:"address of the public listener"`
+	OpsListen      string        `yaml:"ops_listen" help:"address of a listener for health checks and profiles; empty: none"`
+	InsecureListen bool          `yaml:"insecure_listen" help:"allow plain HTTP on an address that is not loopback (behind a proxy that ends TLS)"`
+	AllowAnyIssuer bool          `yaml:"allow_any_issuer" help:"start although the policy in force admits any issuer"`
+	RegisterWait   time.Duration `yaml:"register_wait" help:"how long a registration waits for its commit before it is answered 202"`
+	TLS            TLSConfig     `yaml:"tls"`
+	Data           DataConfig    `yaml:"data"`
+	Database       DBConfig      `yaml:"database"`
+	Registry       RegistryConf  `yaml:"registry"`
+	Keys           KeyConfig     `yaml:"keys"`
+	Limits         LimitConfig   `yaml:"limits"`
+	Log            LogConfig     `yaml:"log"`
+}
+
+// TLSConfig names the server certificate.
+type TLSConfig struct {
+	Cert string `yaml:"cert" kind:"path" help:"certificate chain, PEM"`
+	Key  string `yaml:"key" kind:"path" help:"its private key, PEM, 0600"`
+}
+
+// DataConfig is where embedded parts keep their files.
+type DataConfig struct {
+	Dir string `yaml:"dir" kind:"path" help:"folder of the ledger file and the embedded registry (default: the folder of the configuration)"`
+}
+
+// DBConfig chooses PostgreSQL; without it the ledger is a SQLite file.
+type DBConfig struct {
+	URL        string `yaml:"url" help:"PostgreSQL connection URL, without password; empty: SQLite in data.dir"`
+	URLFile    string `yaml:"url_file" kind:"path" help:"file that holds the connection URL with its password, 0600"`
+	Durability string `yaml:"durability" help:"postgres: refuse a server with fsync or full_page_writes off; managed: trust the provider"`
+	Migrate    string `yaml:"migrate" help:"at start: auto applies migrations, check refuses an old schema, off does neither"`
+}
+
+// RegistryConf says which registry claims are placed in.
+type RegistryConf struct {
+	Host      string `yaml:"host" help:"external registry host[:port]; empty: the embedded registry, on the same port at /v2"`
+	Off       bool   `yaml:"off" help:"place nothing and serve no registry: claims are only in the ledger"`
+	PlainHTTP bool   `yaml:"plain_http" help:"speak plain HTTP to the external registry"`
+	CAFile    string `yaml:"ca_file" kind:"path" help:"further CA certificates for the external registry, PEM"`
+	Config    string `yaml:"config" kind:"path" help:"docker config with its credentials (default: ~/.docker/config.json and its helpers)"`
+}
+
+// KeyConfig names key files; each key has one purpose.
+type KeyConfig struct {
+	Receipt    string `yaml:"receipt" kind:"path" help:"signs receipts: ES256, PEM, 0600"`
+	Checkpoint string `yaml:"checkpoint" kind:"path" help:"signs checkpoints: Ed25519, PEM, 0600"`
+	Operator   string `yaml:"operator" kind:"path" help:"signs policies: ES256, PEM, 0600; used by init and policy publish only, may live elsewhere"`
+}
+
+// LimitConfig bounds what callers may use; 0 switches a rate off.
+type LimitConfig struct {
+	Statement      int64    `yaml:"statement" help:"bytes of one Signed Statement, at most 1 MiB"`
+	Evidence       int64    `yaml:"evidence" help:"bytes of one staged piece of evidence"`
+	StagingQuota   int64    `yaml:"staging_quota" help:"bytes of all staged evidence"`
+	CallerRate     float64  `yaml:"caller_rate" help:"requests a second for one token"`
+	CallerBurst    int      `yaml:"caller_burst" help:"requests at once for one token"`
+	AddressRate    float64  `yaml:"address_rate" help:"requests a second for one address"`
+	AddressBurst   int      `yaml:"address_burst" help:"requests at once for one address"`
+	InFlight       int      `yaml:"in_flight" help:"requests served at once; beyond, 503"`
+	TrustedProxies []string `yaml:"trusted_proxies" help:"address ranges whose X-Forwarded-For is believed"`
+}
+
+// LogConfig is about the service's own log lines, on standard error.
+type LogConfig struct {
+	Level  string `yaml:"level" help:"debug, info, warn or error"`
+	Format string `yaml:"format" help:"text or json"`
+}
+
+func defaults() Config {
+	return Config{
+		Listen: "127.0.0.1:8080", RegisterWait: 10 * time.Second,
+		Database: DBConfig{Durability: "postgres", Migrate: "check"},
+		Limits: LimitConfig{
+			Statement: 1 << 20, Evidence: 64 << 20, StagingQuota: 4 << 30,
+			CallerRate: 50, CallerBurst: 200, AddressRate: 20, AddressBurst: 100, InFlight: 512,
+		},
+		Log: LogConfig{Level: "info", Format: "text"},
+	}
+}
+
+// settings are the leaves of Config by their dotted path, in order.
+type setting struct {
+	path  string // "database.url"
+	help  string
+	kind  string // "path", or ""
+	value reflect.Value
+}
+
+func (s setting) env() string {
+	return "SCITTD_" + strings.ToUpper(strings.ReplaceAll(s.path, ".", "_"))
+}
+func (s setting) flag() string { return strings.NewReplacer(".", "-", "_", "-").Replace(s.path) }
+
+func settings(c *Config) []setting {
+	var all []setting
+	var walk func(prefix string, v reflect.Value)
+	walk = func(prefix string, v reflect.Value) {
+		for i := range v.NumField() {
+			field := v.Type().Field(i)
+			path := prefix + field.Tag.Get("yaml")
+			if field.Type.Kind() == reflect.Struct {
+				walk(path+".", v.Field(i))
+				continue
+			}
+			all = append(all, setting{path, field.Tag.Get("help"), field.Tag.Get("kind"), v.Field(i)})
+		}
+	}
+	walk("", reflect.ValueOf(c).Elem())
+	return all
+}
+
+// set parses text into the setting.
+func (s setting) set(text string) error {
+	var err error
+	switch v := s.value.Addr().Interface().(type) {
+	case *string:
+		*v = text
+	case *bool:
+		*v, err = strconv.ParseBool(text)
+	case *int:
+		*v, err = strconv.Atoi(text)
+	case *int64:
+		*v, err = strconv.ParseInt(text, 10, 64)
+	case *float64:
+		*v, err = strconv.ParseFloat(text, 64)
+	case *time.Duration:
+		*v, err = time.ParseDuration(text)
+	case *[]string:
+		*v = strings.FieldsFunc(text, func(r rune) bool { return r == ',' })
+	default:
+		return fmt.Errorf("setting %s has no text form", s.path)
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %q is not a %s", s.path, text, s.value.Type())
+	}
+	return nil
+}
+
+// addConfigFlags gives fs one flag for every setting.
+func addConfigFlags(fs *pflag.FlagSet) {
+	c := defaults()
+	for _, s := range settings(&c) {
+		help := s.help
+		if !s.value.IsZero() {
+			help = fmt.Sprintf("%s (default %v)", help, s.value)
+		}
+		fs.String(s.flag(), "", help)
+		if s.value.Kind() == reflect.Bool {
+			fs.Lookup(s.flag()).NoOptDefVal = "true"
+		}
+	}
+}
+
+// loadConfig reads file (unless ""), then the environment, then flags.
+func loadConfig(file string, env func(string) string, flags *pflag.FlagSet) (Config, error) {
+	c := defaults()
+	if file != "" {
+		if err := readYAML(file, &c); err != nil {
+			return c, err
+		}
+		folder := filepath.Dir(file)
+		for _, s := range settings(&c) {
+			if text := s.value.String(); s.kind == "path" && text != "" && !filepath.IsAbs(text) {
+				s.value.SetString(filepath.Join(folder, text))
+			}
+		}
+		if c.Data.Dir == "" {
+			c.Data.Dir = folder
+		}
+	}
+	for _, s := range settings(&c) {
+		if text := env(s.env()); text != "" {
+			if err := s.set(text); err != nil {
+				return c, fmt.Errorf("%s: %w", s.env(), err)
+			}
+		}
+		if flag := flags.Lookup(s.flag()); flag != nil && flag.Changed {
+			if err := s.set(flag.Value.String()); err != nil {
+				return c, fmt.Errorf("--%s: %w", s.flag(), err)
+			}
+		}
+	}
+	return c, c.complete()
+}
+
+// unknownKey is how the YAML library says it, in terms of our types.
+var unknownKey = regexp.MustCompile(`field (\S+) not found in type main\.\w+`)
+
+// readYAML reads file strictly: an unknown key is an error with its line.
+func readYAML(file string, into any) error {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	dec := yaml.NewDecoder(bytes.NewReader(text))
+	dec.KnownFields(true)
+	if err := dec.Decode(into); err != nil && !errors.Is(err, io.EOF) {
+		return fmt.Errorf("%s: %s", file, unknownKey.ReplaceAllString(err.Error(), "unknown key $1"))
+	}
+	if err := dec.Decode(new(any)); !errors.Is(err, io.EOF) {
+		return fmt.Errorf("%s: more than one YAML document", file)
+	}
+	return nil
+}
+
+// complete fills what follows from other settings and refuses contradictions.
+func (c *Config) complete() error {
+	if c.Data.Dir != "" {
+		for _, key := range []struct {
+			file *string
+			name string
+		}{{&c.Keys.Receipt, "receipt.pem"}, {&c.Keys.Checkpoint, "checkpoint.pem"}, {&c.Keys.Operator, "operator.pem"}} {
+			if *key.file == "" {
+				*key.file = filepath.Join(c.Data.Dir, "keys", key.name)
+			}
+		}
+	}
+	if c.URL == "" {
+		c.URL = "http://" + c.Listen
+	}
+	u, err := url.Parse(c.URL)
+	if err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") || u.RawQuery != "" || u.Fragment != "" {
+		return fmt.Errorf("url: %q is not an http(s) URL", c.URL)
+	}
+	c.URL = strings.TrimSuffix(c.URL, "/")
+	if c.Origin == "" {
+		c.Origin = strings.TrimPrefix(strings.TrimPrefix(c.URL, "https://"), "http://") + "/log"
+	}
+	for _, at := range []struct{ path, address string }{{"listen", c.Listen}, {"ops_listen", c.OpsListen}} {
+		if _, _, err := net.SplitHostPort(at.address); err != nil && (at.address != "" || at.path == "listen") {
+			return fmt.Errorf("%s: %q is not host:port", at.path, at.address)
+		}
+	}
+	if (c.TLS.Cert == "") != (c.TLS.Key == "") {
+		return errors.New("tls: cert and key go together")
+	}
+	if c.Database.URL != "" && c.Database.URLFile != "" {
+		return errors.New("database: set url or url_file, not both")
+	}
+	for _, choice := range []struct {
+		path, value string
+		of          []string
+	}{
+		{"database.durability", c.Database.Durability, []string{"postgres", "managed"}},
+		{"database.migrate", c.Database.Migrate, []string{"auto", "check", "off"}},
+		{"log.level", c.Log.Level, []string{"debug", "info", "warn", "error"}},
+		{"log.format", c.Log.Format, []string{"text", "json"}},
+	} {
+		if !slices.Contains(choice.of, choice.value) {
+			return fmt.Errorf("%s: %q is none of %s", choice.path, choice.value, strings.Join(choice.of, ", "))
+		}
+	}
+	return c.Limits.check()
+}
+
+// check refuses limits that nothing could pass, and those that are no numbers.
+func (l LimitConfig) check() error {
+	for _, size := range []struct {
+		path       string
+		value, max int64
+	}{
+		{"statement", l.Statement, statement.MaxSize},
+		{"evidence", l.Evidence, l.StagingQuota},
+		{"staging_quota", l.StagingQuota, math.MaxInt64},
+	} {
+		if size.value < 1 || size.value > size.max {
+			return fmt.Errorf("limits.%s: %d is not in 1..%d", size.path, size.value, size.max)
+		}
+	}
+	for _, rate := range []struct {
+		path  string
+		value float64
+	}{
+		{"caller_rate", l.CallerRate}, {"caller_burst", float64(l.CallerBurst)},
+		{"address_rate", l.AddressRate}, {"address_burst", float64(l.AddressBurst)}, {"in_flight", float64(l.InFlight)},
+	} {
+		if !(rate.value >= 0) || math.IsInf(rate.value, 1) {
+			return fmt.Errorf("limits.%s: %v is not a number from 0 on", rate.path, rate.value)
+		}
+	}
+	_, err := l.proxies()
+	return err
+}
+
+// proxies are the address ranges of TrustedProxies.
+func (l LimitConfig) proxies() ([]netip.Prefix, error) {
+	var all []netip.Prefix
+	for _, text := range l.TrustedProxies {
+		p, err := netip.ParsePrefix(text)
+		if err != nil {
+			return nil, fmt.Errorf("limits.trusted_proxies: %q is not an address range such as 10.0.0.0/8", text)
+		}
+		all = append(all, p)
+	}
+	return all, nil
+}
+
+// forAPI are the limits in the API's terms.
+func (l LimitConfig) forAPI() api.Limits {
+	return api.Limits{
+		Statement: l.Statement, Evidence: l.Evidence, StagingQuota: l.StagingQuota,
+		CallerRate: l.CallerRate, CallerBurst: l.CallerBurst,
+		AddressRate: l.AddressRate, AddressBurst: l.AddressBurst, InFlight: l.InFlight,
+	}
+}
+
+// registryHost is the host that deliveries name; "" places nothing.
+func (c *Config) registryHost() string {
+	switch {
+	case c.Registry.Off:
+		return ""
+	case c.Registry.Host != "":
+		return c.Registry.Host
+	}
+	u, err := url.Parse(c.URL)
+	if err != nil {
+		return "" // complete has checked it
+	}
+	return u.Host
+}
+
+// embeddedRegistry says whether /v2 is served from data.dir.
+func (c *Config) embeddedRegistry() bool { return !c.Registry.Off && c.Registry.Host == "" }
+
+// sqliteFile is the ledger of the embedded mode.
+func (c *Config) sqliteFile() string { return filepath.Join(c.Data.Dir, "ledger.db") }
+
+// postgresURL is the connection URL, "" for SQLite.
+func (c *Config) postgresURL() (string, error) {
+	if c.Database.URLFile == "" {
+		return c.Database.URL, nil
+	}
+	text, err := readSecret(c.Database.URLFile)
+	if err != nil {
+		return "", fmt.Errorf("%w: database.url_file: %w", errConfig, err)
+	}
+	return strings.TrimSpace(string(text)), nil
+}
+
+// loopback says whether address can only be reached from this machine.
+func loopback(address string) bool {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return false
+	}
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
+}
+
+// readSecret reads a file that only its owner may read.
+func readSecret(file string) ([]byte, error) {
+	info, err := os.Stat(file)
+	if err != nil {
+		return nil, err
+	}
+	if mode := info.Mode().Perm(); mode&0o077 != 0 {
+		return nil, fmt.Errorf("%s is readable by others (mode %04o): run chmod 600 %s", file, mode, file)
+	}
+	return os.ReadFile(file)
+}
+
+// writeOnce writes a file. One that is there must say the same already: nothing
+// is overwritten, and what was interrupted can be run again.
+func writeOnce(file string, content []byte, mode fs.FileMode) error {
+	switch have, err := os.ReadFile(file); {
+	case errors.Is(err, fs.ErrNotExist):
+		return writeNew(file, content, mode)
+	case err != nil:
+		return err
+	case !bytes.Equal(have, content):
+		return fmt.Errorf("%w: %s exists and says something else: move it away, or name another folder", errConfig, file)
+	}
+	return nil
+}
+
+// writeNew writes a file that must not exist yet; it is durable on nil.
+func writeNew(file string, content []byte, mode fs.FileMode) error {
+	f, err := os.OpenFile(file, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(content)
+	if err == nil {
+		err = f.Sync()
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	folder, err := os.Open(filepath.Dir(file))
+	if err != nil {
+		return err
+	}
+	return errors.Join(folder.Sync(), folder.Close())
+}

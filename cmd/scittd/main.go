@@ -1,0 +1,75 @@
+// Command scittd runs a SCITT transparency service in front of an OCI registry,
+// and holds the verbs of its operator. It wires the rooms together; what they
+// do is told in ARCHITECTURE.md.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop) // a second signal does not wait
+	os.Exit(run(ctx, os.Args[1:], process{os.Getenv, os.Stdout, os.Stderr}))
+}
+
+// process is what a command may use of its surroundings.
+type process struct {
+	env    func(string) string
+	stdout io.Writer
+	stderr io.Writer
+}
+
+// errUsage marks what the caller of a command got wrong: exit code 2.
+var errUsage = errors.New("usage")
+
+// run executes one command line and returns its exit code: 0 done, 1 failed
+// (retrying may help), 2 usage or configuration.
+func run(ctx context.Context, args []string, p process) int {
+	began := false // cobra found the command, its flags and its arguments right
+	root := &cobra.Command{
+		Use:              "scittd",
+		Short:            "SCITT transparency service for OCI registries",
+		SilenceUsage:     true,
+		SilenceErrors:    true,
+		PersistentPreRun: func(*cobra.Command, []string) { began = true },
+	}
+	root.SetArgs(args)
+	root.SetOut(p.stdout)
+	root.SetErr(p.stderr)
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return fmt.Errorf("%w: %w\nTry:   %s --help", errUsage, err, cmd.CommandPath())
+	})
+	root.AddCommand(initCommand(p), serveCommand(p), devCommand(p), migrateCommand(p),
+		tokenCommand(p), policyCommand(p), checkCommand(p), versionCommand(p))
+	err := root.ExecuteContext(ctx)
+	switch {
+	case err == nil:
+		return 0
+	case !began && !errors.Is(err, errUsage):
+		err = fmt.Errorf("%w: %w", errUsage, err)
+	}
+	fmt.Fprintln(p.stderr, "Error:", err)
+	if errors.Is(err, errUsage) || errors.Is(err, errConfig) {
+		return 2
+	}
+	return 1
+}
+
+// group is a command that only holds others: a mistyped one is an error.
+func group(use, short string, commands ...*cobra.Command) *cobra.Command {
+	cmd := &cobra.Command{
+		Use: use, Short: short, Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(commands...)
+	return cmd
+}
