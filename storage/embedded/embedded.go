@@ -68,6 +68,9 @@ const expiry = 24 * time.Hour
 // sweepEvery is the pause between two collections.
 const sweepEvery = time.Hour
 
+// stall is how long a body, or a MiB of an answer, may take to get on.
+const stall = time.Minute
+
 var errClosed = errors.New("the registry is closed")
 
 // Registry is an open registry. All methods are safe for concurrent use.
@@ -76,6 +79,8 @@ type Registry struct {
 	read *sql.DB // query_only, several connections
 	now  func() time.Time
 	log  atomic.Pointer[slog.Logger]
+
+	patience time.Duration // stall
 
 	changes chan change // taken by the writer, which alone owns the writing connection
 
@@ -129,8 +134,9 @@ func open(dir string, now func() time.Time) (*Registry, error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	r := &Registry{
 		dir: dir, read: read, write: write, now: now,
-		changes: make(chan change),
-		stop:    cancel, stopped: ctx.Done(),
+		patience: stall,
+		changes:  make(chan change),
+		stop:     cancel, stopped: ctx.Done(),
 	}
 	r.LogTo(slog.New(slog.DiscardHandler))
 	r.closing = sync.OnceValue(r.shutdown)

@@ -6,13 +6,11 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"os"
 	"strconv"
 	"strings"
 	"time"
 )
-
-// stall is how long a body, or a MiB of an answer, may take to get on.
-const stall = time.Minute
 
 // Handler serves the distribution protocol at /v2.
 func (r *Registry) Handler() http.Handler { return &handler{r} }
@@ -72,7 +70,7 @@ func (h *handler) serve(w http.ResponseWriter, r *http.Request) error {
 		return refuse(405, "UNSUPPORTED", "%s is not supported here", clip(r.Method))
 	}
 	if r.ContentLength != 0 {
-		r.Body = &moving{ReadCloser: r.Body, control: http.NewResponseController(w)}
+		r.Body = &moving{ReadCloser: r.Body, control: http.NewResponseController(w), patience: h.registry.patience}
 	}
 	return serve(exchange{h.registry, w, r, route})
 }
@@ -91,6 +89,10 @@ func (h *handler) fail(w http.ResponseWriter, r *http.Request, err error) {
 	})
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
+	// SPEC RFC 9110 §15.5.9: with 408 the server SHOULD say that it closes.
+	if refusal.Status == http.StatusRequestTimeout {
+		w.Header().Set("Connection", "close")
+	}
 	w.WriteHeader(refusal.Status)
 	_, _ = w.Write(body)
 }
@@ -131,15 +133,31 @@ func (x exchange) location(words string) string {
 // moving fails a body that stops coming, however long it may be in all.
 type moving struct {
 	io.ReadCloser
-	control *http.ResponseController
+	control  *http.ResponseController
+	patience time.Duration
 }
 
 func (m *moving) Read(p []byte) (int, error) {
 	// A ResponseWriter without deadlines has them kept elsewhere.
-	_ = m.control.SetReadDeadline(time.Now().Add(stall))
+	_ = m.control.SetReadDeadline(time.Now().Add(m.patience))
 	n, err := m.ReadCloser.Read(p)
-	if err != nil {
+	switch err {
+	case nil:
+	case io.EOF:
+		// What follows is not the body's: net/http watches the connection
+		// meanwhile, and would take a deadline for a client that has gone.
 		_ = m.control.SetReadDeadline(time.Time{})
+	default:
+		// net/http drains a body before it answers. This one is over.
+		_ = m.control.SetReadDeadline(time.Unix(1, 0))
 	}
 	return n, err
+}
+
+// brokenOff refuses a body of which n bytes came and then err.
+func brokenOff(code string, n int64, err error) *Error {
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return refuse(http.StatusRequestTimeout, code, "the body stood still after %d bytes", n)
+	}
+	return refuse(400, code, "the body broke off after %d bytes", n)
 }

@@ -69,7 +69,7 @@ func (x exchange) send(f *os.File, length int64) {
 	control := http.NewResponseController(x.w)
 	defer func() { _ = control.SetWriteDeadline(time.Time{}) }()
 	for length > 0 {
-		_ = control.SetWriteDeadline(time.Now().Add(stall))
+		_ = control.SetWriteDeadline(time.Now().Add(x.patience))
 		n, err := io.CopyN(x.w, f, min(length, 1<<20))
 		if err != nil {
 			return

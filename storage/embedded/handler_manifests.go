@@ -65,7 +65,7 @@ func (x exchange) manifestBody() ([]byte, error) {
 	}
 	body, err := io.ReadAll(io.LimitReader(x.r.Body, MaxManifest+1))
 	if err != nil {
-		return nil, manifestInvalid("the body broke off after %d bytes", len(body))
+		return nil, brokenOff("MANIFEST_INVALID", int64(len(body)), err)
 	}
 	if len(body) > MaxManifest {
 		return nil, manifestTooLarge()

@@ -31,23 +31,57 @@ type manifest struct {
 
 // content is what the registry reads in a manifest.
 type content struct {
-	SchemaVersion int               `json:"schemaVersion"`
-	MediaType     string            `json:"mediaType"`
-	ArtifactType  string            `json:"artifactType"`
-	Config        *descriptor       `json:"config"`
-	Layers        []descriptor      `json:"layers"`
-	Manifests     []descriptor      `json:"manifests"`
-	Subject       *descriptor       `json:"subject"`
-	Annotations   map[string]string `json:"annotations"`
+	SchemaVersion int
+	MediaType     string
+	ArtifactType  string
+	Config        *descriptor
+	Layers        []descriptor
+	Manifests     []descriptor
+	Subject       *descriptor
+	Annotations   map[string]string
 
 	blobs []string // that must be there; not nil, which json_each would take for one
 }
 
+func (m *content) UnmarshalJSON(object []byte) error {
+	return members(object, map[string]any{
+		"schemaVersion": &m.SchemaVersion, "mediaType": &m.MediaType, "artifactType": &m.ArtifactType,
+		"config": &m.Config, "layers": &m.Layers, "manifests": &m.Manifests,
+		"subject": &m.Subject, "annotations": &m.Annotations,
+	})
+}
+
 type descriptor struct {
-	MediaType string   `json:"mediaType"`
-	Digest    string   `json:"digest"`
-	Size      int64    `json:"size"`
-	URLs      []string `json:"urls"`
+	MediaType string
+	Digest    string
+	Size      int64
+	URLs      []string
+}
+
+func (d *descriptor) UnmarshalJSON(object []byte) error {
+	return members(object, map[string]any{
+		"mediaType": &d.MediaType, "digest": &d.Digest, "size": &d.Size, "urls": &d.URLs,
+	})
+}
+
+// members reads the named members of an object. encoding/json by itself takes
+// SUBJECT for subject: clients that do not would see another manifest than the
+// registry.
+func members(object []byte, named map[string]any) error {
+	var all map[string]json.RawMessage
+	if err := json.Unmarshal(object, &all); err != nil {
+		return err
+	}
+	for name, value := range named {
+		raw, ok := all[name]
+		if !ok {
+			continue
+		}
+		if err := json.Unmarshal(raw, value); err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+	}
+	return nil
 }
 
 func manifestInvalid(format string, args ...any) error {

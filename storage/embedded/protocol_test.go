@@ -3,6 +3,7 @@ package embedded_test
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -10,6 +11,8 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -259,6 +262,120 @@ func TestBodyThatBreaksOffHasNotHappened(t *testing.T) {
 	s.want(404, "MANIFEST_UNKNOWN", "GET", "/v2/r/manifests/v1", nil)
 }
 
+// raw sends one request, broken off behind body, and returns the connection.
+func (s *server) raw(request, headers, body string) *net.TCPConn {
+	s.t.Helper()
+	conn, err := net.Dial("tcp", strings.TrimPrefix(s.url, "http://"))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.t.Cleanup(func() { conn.Close() })
+	if err := conn.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		s.t.Fatal(err)
+	}
+	fmt.Fprintf(conn, "%s HTTP/1.1\r\nHost: r\r\nContent-Type: %s\r\n%s\r\n\r\n%s", request, ociManifest, headers, body)
+	return conn.(*net.TCPConn)
+}
+
+func TestBodyThatStandsStillIsRefusedAndItsConnectionClosed(t *testing.T) {
+	s := serve(t, t.TempDir())
+	s.LosePatience(50 * time.Millisecond)
+	d := sha([]byte("never whole"))
+	for _, c := range []struct{ request, code string }{
+		{"POST /v2/r/blobs/uploads/?digest=" + d, "BLOB_UPLOAD_INVALID"},
+		{"PATCH " + s.start("r"), "BLOB_UPLOAD_INVALID"},
+		{"PUT " + s.start("r") + "?digest=" + d, "BLOB_UPLOAD_INVALID"},
+		{"PUT /v2/r/manifests/v1", "MANIFEST_INVALID"},
+	} {
+		for headers, body := range map[string]string{
+			"Content-Length: 500":        "ab",
+			"Transfer-Encoding: chunked": "2\r\nab\r\n",
+		} {
+			from := bufio.NewReader(s.raw(c.request, headers, body))
+			resp, err := http.ReadResponse(from, nil)
+			if err != nil {
+				t.Errorf("%s, %s: no answer: %v", c.request, headers, err)
+				continue
+			}
+			text, err := io.ReadAll(resp.Body)
+			resp.Body.Close()
+			got := answer{resp.StatusCode, resp.Header, text}
+			if err != nil || got.status != 408 || got.code() != c.code || !resp.Close {
+				t.Errorf("%s, %s: %d %s, closing %v, %v; want 408 %s, closing", c.request, headers, got.status, text, resp.Close, err, c.code)
+			}
+			if _, err := from.ReadByte(); err != io.EOF {
+				t.Errorf("%s, %s: after the answer %v, want the end", c.request, headers, err)
+			}
+		}
+	}
+}
+
+func TestChunkThatWasNotTakenLeavesNoBytesOnDisk(t *testing.T) {
+	dir := t.TempDir()
+	s := serve(t, dir)
+	mb := strings.Repeat("x", 1<<20)
+	const known = "0123456789"
+	for name, refused := range map[string]func(at string){
+		"PATCH broken off": func(at string) {
+			conn := s.raw("PATCH "+at, fmt.Sprintf("Content-Length: %d", 2<<20), mb)
+			if err := conn.CloseWrite(); err != nil {
+				t.Fatal(err)
+			}
+			if resp, err := http.ReadResponse(bufio.NewReader(conn), nil); err != nil || resp.StatusCode != 400 {
+				t.Fatalf("PATCH broken off: %v, %v", resp, err)
+			}
+		},
+		"PUT of another digest": func(at string) {
+			s.want(400, "DIGEST_INVALID", "PUT", at+"?digest="+sha([]byte("other")), []byte(mb))
+			s.want(400, "DIGEST_INVALID", "PUT", at+"?digest="+sha512d([]byte("other")), []byte(mb))
+		},
+		"PATCH whose sender goes at its end": func(at string) {
+			ctx, gone := context.WithCancel(t.Context())
+			body := io.MultiReader(strings.NewReader(mb), readerFunc(func([]byte) (int, error) {
+				gone()
+				return 0, io.EOF
+			}))
+			w := httptest.NewRecorder()
+			s.Handler().ServeHTTP(w, httptest.NewRequestWithContext(ctx, "PATCH", at, body))
+			if w.Code == 202 { // it was taken before anybody noticed
+				s.want(204, "", "DELETE", at, nil)
+				s.want(202, "", "PATCH", s.start("r"), []byte(known))
+			}
+		},
+	} {
+		before := sizeOf(t, filepath.Join(dir, "uploads"))
+		for range 10 {
+			at := s.start("r")
+			s.want(202, "", "PATCH", at, []byte(known))
+			refused(at)
+		}
+		if got, want := sizeOf(t, filepath.Join(dir, "uploads"))-before, int64(10*len(known)); got != want {
+			t.Errorf("%s, ten times: %d bytes on disk, the rows know of %d", name, got, want)
+		}
+	}
+}
+
+type readerFunc func([]byte) (int, error)
+
+func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
+
+// sizeOf is how many bytes the files in a folder have.
+func sizeOf(t *testing.T, folder string) (all int64) {
+	t.Helper()
+	entries, err := os.ReadDir(folder)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		info, err := e.Info()
+		if err != nil {
+			t.Fatal(err)
+		}
+		all += info.Size()
+	}
+	return all
+}
+
 func TestUploadOfAnotherRepositoryIsUnknown(t *testing.T) {
 	s := serve(t, t.TempDir())
 	at := s.start("mine")
@@ -426,6 +543,35 @@ func TestManifestIsRefusedForWhatIsWrongWithIt(t *testing.T) {
 	foreign := set("layers", []any{map[string]any{"digest": absent, "size": 1, "urls": []string{"https://example.com/layer"}}})
 	s.manifest("r", "foreign", foreign)
 	s.manifest("r", "sparse", indexOf(absent))
+}
+
+func TestMemberNamesOfAManifestMatchExactly(t *testing.T) {
+	s := serve(t, t.TempDir())
+	s.blob("r", []byte("{}"))
+	img, other := sha(image(nil)), sha([]byte("other"))
+	subjectless := image(func(m map[string]any) {
+		m["SUBJECT"], m["Subject"], m["\u017fubject"] = subject(img), "of any type", subject(img)
+		m["MediaType"], m["Layers"], m["Manifests"] = "of/another", []any{subject(other)}, []any{}
+	})
+	a := s.want(201, "", "PUT", "/v2/r/manifests/v1", subjectless, "Content-Type: "+ociManifest)
+	if got := a.header.Get("OCI-Subject"); got != "" {
+		t.Errorf("SUBJECT made %s the subject", got)
+	}
+	if got := s.referrers("r", img, ""); len(got) != 0 {
+		t.Errorf("SUBJECT made a referrer: %v", got)
+	}
+	claim := s.manifest("r", "", image(func(m map[string]any) {
+		to := subject(img)
+		to["Digest"] = other
+		m["subject"], m["SUBJECT"] = to, subject(other)
+	}))
+	if got := s.referrers("r", img, ""); !slices.Equal(got, []string{claim}) {
+		t.Errorf("beside another spelling the referrers are %v, want %s", got, claim)
+	}
+	s.want(400, "MANIFEST_INVALID", "PUT", "/v2/r/manifests/v1", image(func(m map[string]any) {
+		m["Config"] = m["config"]
+		delete(m, "config")
+	}), "Content-Type: "+ociManifest)
 }
 
 func TestManifestTooLargeIsRefusedAlsoWithoutItsLength(t *testing.T) {

@@ -85,27 +85,31 @@ func (r *Registry) appendUpload(ctx context.Context, repository, id string, c ch
 		return 0, err
 	}
 	defer r.sessions.unlock(id)
-	f, h, received, err := r.extend(ctx, repository, id, c)
+	e, err := r.extend(ctx, repository, id, c)
 	if err != nil {
 		return 0, err
 	}
-	// The file before the row: whatever offset the row shows is on disk.
-	if err := errors.Join(f.Sync(), f.Close()); err != nil {
+	if err := e.end(r.vouch(ctx, id, e)); err != nil {
 		return 0, fmt.Errorf("store chunk: %w", err)
 	}
-	state, err := h.(encoding.BinaryMarshaler).MarshalBinary()
+	return e.size, nil
+}
+
+// vouch makes an extension part of its upload. The file before the row:
+// whatever offset the row shows is on disk.
+func (r *Registry) vouch(ctx context.Context, id string, e *extension) error {
+	if err := e.file.Sync(); err != nil {
+		return err
+	}
+	state, err := e.hash.(encoding.BinaryMarshaler).MarshalBinary()
 	if err != nil {
-		return 0, fmt.Errorf("store chunk: %w", err)
+		return err
 	}
-	err = r.commitLazily(ctx, func(tx *sql.Tx) error {
+	return r.commitLazily(ctx, func(tx *sql.Tx) error {
 		_, err := tx.Exec("UPDATE uploads SET received = ?, hash = ?, touched_at = ? WHERE id = ?",
-			received, state, r.now().Unix(), id)
+			e.size, state, r.now().Unix(), id)
 		return err
 	})
-	if err != nil {
-		return 0, fmt.Errorf("store chunk: %w", err)
-	}
-	return received, nil
 }
 
 // finishUpload adds a last, perhaps empty chunk and makes the whole the blob d.
@@ -115,75 +119,99 @@ func (r *Registry) finishUpload(ctx context.Context, repository, id string, d di
 		return err
 	}
 	defer r.sessions.unlock(id)
-	f, h, size, err := r.extend(ctx, repository, id, c)
+	e, err := r.extend(ctx, repository, id, c)
 	if err != nil {
 		return err
 	}
 	if d.algorithm() != "sha256" {
-		h = d.hash()
-		_, err = io.Copy(h, io.NewSectionReader(f, 0, size))
+		e.hash = d.hash()
+		_, err = io.Copy(e.hash, io.NewSectionReader(e.file, 0, e.size))
 	}
 	if err == nil {
-		err = checkDigest(d, d.with(h))
+		err = checkDigest(d, d.with(e.hash))
 	}
 	if err == nil {
-		err = f.Sync()
+		err = e.file.Sync()
 	}
-	if err = errors.Join(err, f.Close()); err != nil {
+	if err := e.end(err); err != nil {
 		return err
 	}
-	return r.place(ctx, repository, d, r.uploadPath(id), size, id)
+	return r.place(ctx, repository, d, r.uploadPath(id), e.size, id)
 }
 
-// extend writes a chunk behind what the upload's row vouches for and returns
-// the open file, the hash of the whole and its size. It leaves the row alone,
-// so a chunk that breaks off has not happened.
-func (r *Registry) extend(ctx context.Context, repository, id string, c chunk) (*os.File, hash.Hash, int64, error) {
+// extension is an upload's file with a chunk behind what the row vouches for.
+type extension struct {
+	file *os.File
+	hash hash.Hash // of the whole
+	from int64     // where the row says the upload ends
+	size int64     // with the chunk
+}
+
+// end closes the file, after an error without the chunk: nobody pays with disk
+// for bytes that no row counts.
+func (e *extension) end(err error) error {
+	if err != nil {
+		err = errors.Join(err, e.file.Truncate(e.from))
+	}
+	return errors.Join(err, e.file.Close())
+}
+
+// extend writes a chunk behind what the upload's row vouches for. It leaves the
+// row alone, so a chunk that breaks off has not happened.
+func (r *Registry) extend(ctx context.Context, repository, id string, c chunk) (*extension, error) {
 	received, state, err := r.upload(ctx, repository, id)
 	if err != nil {
-		return nil, nil, 0, err
+		return nil, err
 	}
 	// SPEC distribution-spec 1.1, "Pushing a blob in chunks": chunks MUST be
 	// uploaded in order; otherwise the registry MUST answer 416.
 	if c.at >= 0 && c.at != received {
-		return nil, nil, 0, &outOfOrder{
+		return nil, &outOfOrder{
 			refusal:  refuse(416, "BLOB_UPLOAD_INVALID", "the chunk starts at byte %d, the upload ends at %d", c.at, received),
 			received: received,
 		}
 	}
 	h := sha256.New()
 	if err := h.(encoding.BinaryUnmarshaler).UnmarshalBinary(state); err != nil {
-		return nil, nil, 0, fmt.Errorf("resume upload: %w", err)
+		return nil, fmt.Errorf("resume upload: %w", err)
 	}
+	f, err := r.openUpload(repository, id, received)
+	if err != nil {
+		return nil, err
+	}
+	n, err := receive(f, h, c.body)
+	if err == nil && c.size >= 0 && n != c.size {
+		err = refuse(400, "SIZE_INVALID", "%d bytes were announced and %d came", c.size, n)
+	}
+	e := &extension{file: f, hash: h, from: received, size: received + n}
+	if err != nil {
+		return nil, e.end(err)
+	}
+	return e, nil
+}
+
+// openUpload opens an upload's file where the row says it ends. A crash may have
+// left more, which goes.
+func (r *Registry) openUpload(repository, id string, received int64) (*os.File, error) {
 	f, err := os.OpenFile(r.uploadPath(id), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
-		return nil, nil, 0, fmt.Errorf("resume upload: %w", err)
+		return nil, fmt.Errorf("resume upload: %w", err)
 	}
-	n, err := func() (int64, error) {
-		info, err := f.Stat()
-		if err != nil {
-			return 0, err
-		}
-		if info.Size() < received {
-			// It became a blob, and the crash came before its row.
-			return 0, uploadUnknown(repository, id)
-		}
-		if err := f.Truncate(received); err != nil {
-			return 0, err
-		}
-		if _, err := f.Seek(received, io.SeekStart); err != nil {
-			return 0, err
-		}
-		n, err := receive(f, h, c.body)
-		if err == nil && c.size >= 0 && n != c.size {
-			err = refuse(400, "SIZE_INVALID", "%d bytes were announced and %d came", c.size, n)
-		}
-		return n, err
-	}()
+	info, err := f.Stat()
+	if err == nil && info.Size() < received {
+		// It became a blob, and the crash came before its row.
+		err = uploadUnknown(repository, id)
+	}
+	if err == nil {
+		err = f.Truncate(received)
+	}
+	if err == nil {
+		_, err = f.Seek(received, io.SeekStart)
+	}
 	if err != nil {
-		return nil, nil, 0, errors.Join(err, f.Close())
+		return nil, errors.Join(err, f.Close())
 	}
-	return f, h, received + n, nil
+	return f, nil
 }
 
 // cancelUpload ends an upload.
@@ -235,7 +263,7 @@ func receive(f io.Writer, h hash.Hash, body io.Reader) (n int64, err error) {
 			return n, nil
 		}
 		if err != nil {
-			return n, refuse(400, "BLOB_UPLOAD_INVALID", "the body broke off after %d bytes", n)
+			return n, brokenOff("BLOB_UPLOAD_INVALID", n, err)
 		}
 	}
 }
