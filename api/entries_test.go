@@ -319,7 +319,7 @@ func TestEvidenceIsStagedOnceAndChecked(t *testing.T) {
 	for i, want := range []int{201, 200, 200} {
 		path := []string{digest, digest[7:], url.QueryEscape(digest)}[i]
 		a := put(path, content)
-		var e apitype.Evidence
+		var e apitype.Staged
 		if err := json.Unmarshal(a.body, &e); err != nil || a.status != want || e.Digest != digest || e.Size != int64(len(content)) {
 			t.Errorf("time %d: %d %s, want %d", i+1, a.status, a.body, want)
 		}
@@ -342,7 +342,8 @@ func TestEvidenceIsStagedOnceAndChecked(t *testing.T) {
 	if _, _, err := w.store.Staged(context.Background(), digestA); err == nil {
 		t.Error("what does not match its digest is staged")
 	}
-	if a := put(string(statement.SHA256(nil)), nil); a.status != 201 {
+	empty := string(statement.SHA256(nil))
+	if a := put(empty, nil); a.status != 201 || string(a.body) != `{"digest":"`+empty+`","size":0}`+"\n" {
 		t.Errorf("empty evidence: %d %s", a.status, a.body)
 	}
 }

@@ -57,7 +57,7 @@ func (a *API) stage(w http.ResponseWriter, r *http.Request, c Caller) error {
 	}
 	brief.set(w)
 	w.Header().Set("Cache-Control", "no-store")
-	send(w, status, jsonType, marshalJSON(apitype.Evidence{Digest: string(digest), Size: size}))
+	send(w, status, jsonType, marshalJSON(apitype.Staged{Digest: string(digest), Size: size}))
 	a.log.InfoContext(r.Context(), "evidence staged", "digest", digest, "size", size, "caller", c.Name)
 	return nil
 }

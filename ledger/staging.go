@@ -15,7 +15,8 @@ import (
 // Content stays until its time is over, unless a queued evidence delivery needs
 // it: that keeps it for as long as it takes. A claim at Commit says that its
 // purpose is fulfilled once no such delivery is left; Sweep then removes it
-// without waiting for the time. Staging again begins a new, unclaimed stay.
+// without waiting for the time. Staging again begins a new,
+// unclaimed stay once all bytes have come and are those of the digest.
 type Staging interface {
 	// Stage stores r under digest and is durable on nil. What is stored under
 	// the same digest already stays as it is and gets a new time; r is then

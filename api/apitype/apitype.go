@@ -28,7 +28,12 @@ type Entry struct {
 // Evidence names the bytes that a statement speaks for.
 type Evidence struct {
 	Digest string `json:"digest"`
-	Size   int64  `json:"size,omitempty"` // where it is known: the answer to staging
+}
+
+// Staged answers the upload of evidence.
+type Staged struct {
+	Digest string `json:"digest"`
+	Size   int64  `json:"size"` // in bytes; evidence may be empty
 }
 
 // Judgement says why an entry was admitted: the policy's entry and its rule.

@@ -22,6 +22,7 @@ var stagingTests = []test{
 	{"size and quota are held", limitsHold},
 	{"a failed upload leaves nothing and frees its quota", failedUpload},
 	{"staging the same content again extends its time", stageAgain},
+	{"bytes that do not match renew nothing", mismatchRenewsNothing},
 	{"unclaimed content goes when its time is over", unclaimedExpires},
 	{"claimed content stays until its deliveries are settled", claimedStays},
 	{"a new stay outlives the deliveries of an older claim", newStay},
@@ -185,6 +186,61 @@ func stageAgain(w *world) {
 	w.sweep(time.Now().Add(30 * time.Minute))
 	if w.staged(digest) == nil {
 		w.Error("gone before its new time")
+	}
+}
+
+func mismatchRenewsNothing(w *world) {
+	w.init()
+	b := content(1 << 20)
+	digest := statement.SHA256(b)
+	other := bytes.Clone(b)
+	other[len(other)-1]++
+	// who has not got the content tries to keep it
+	renew := func() {
+		w.Helper()
+		for _, try := range []struct {
+			name string
+			r    io.Reader
+			want error
+		}{
+			{"nothing", strings.NewReader(""), ledger.ErrDigest},
+			{"one byte", strings.NewReader("x"), ledger.ErrDigest},
+			{"the last byte another", bytes.NewReader(other), ledger.ErrDigest},
+			{"one byte too few", bytes.NewReader(b[1:]), ledger.ErrDigest},
+			{"one byte too many", io.MultiReader(bytes.NewReader(b), strings.NewReader("x")), ledger.ErrDigest},
+			{"broken off before its end", io.MultiReader(bytes.NewReader(b), iotest.ErrReader(io.ErrUnexpectedEOF)), io.ErrUnexpectedEOF},
+			{"more than is allowed", bytes.NewReader(content(int(limits.MaxSize) + 1)), ledger.ErrTooLarge},
+		} {
+			if _, err := w.store.Stage(w.ctx, digest, try.r, limits); !errors.Is(err, try.want) {
+				w.Errorf("%s: %v, want %v", try.name, err, try.want)
+			}
+		}
+	}
+
+	short := limits
+	short.Keep = time.Minute
+	if _, err := w.store.Stage(w.ctx, digest, bytes.NewReader(b), short); err != nil {
+		w.Fatal(err)
+	}
+	renew()
+	if w.staged(digest) == nil {
+		w.Fatal("gone within its time")
+	}
+	w.sweep(time.Now().Add(2 * time.Minute))
+	if w.staged(digest) != nil {
+		w.Error("there after its time")
+	}
+
+	w.stage(b)
+	w.commit(w.wabbit.Claim(w, Image(1), SBOM, b))
+	renew()
+	for _, d := range w.due("a", time.Now().Add(time.Second), 10) {
+		d.State, d.Manifest = ledger.Done, Image(8)
+		w.settle(d)
+	}
+	w.sweep(time.Now())
+	if w.staged(digest) != nil {
+		w.Error("there although its claim is fulfilled")
 	}
 }
 

@@ -20,6 +20,8 @@ import (
 const chunkSize = 256 << 10
 
 // Stage stores r chunk by chunk; only the last transaction gives it its name.
+// What is there already gets a new time once r has been read and was the same:
+// only who has the content may keep it.
 func (s *Store) Stage(ctx context.Context, digest statement.Digest, r io.Reader, limits ledger.StagingLimits) (int64, error) {
 	sum, err := hashFor(digest)
 	if err != nil {
@@ -29,12 +31,11 @@ func (s *Store) Stage(ctx context.Context, digest statement.Digest, r io.Reader,
 	if err != nil {
 		return 0, err
 	}
-	expires := now.Add(limits.Keep)
-	size, there, err := s.renew(ctx, digest, expires)
+	there, err := s.there(ctx, digest)
 	if err != nil {
 		return 0, err
 	}
-	up := upload{store: s, limits: limits, expires: expires}
+	up := upload{store: s, limits: limits, expires: now.Add(limits.Keep)}
 	n, err := consume(r, sum, limits.MaxSize, func(chunk []byte) error {
 		if there {
 			return nil
@@ -44,10 +45,11 @@ func (s *Store) Stage(ctx context.Context, digest statement.Digest, r io.Reader,
 	if err == nil && string(digest) != digest.Algorithm()+":"+fmt.Sprintf("%x", sum.Sum(nil)) {
 		err = fmt.Errorf("%w: got %s:%x, want %s", ledger.ErrDigest, digest.Algorithm(), sum.Sum(nil), digest)
 	}
-	if err == nil && there {
-		return size, nil
-	}
-	if err == nil {
+	switch {
+	case err != nil:
+	case there:
+		err = s.renew(ctx, digest, up.expires)
+	default:
 		err = up.finish(ctx, digest)
 	}
 	if err != nil {
@@ -104,16 +106,31 @@ func hashFor(d statement.Digest) (hash.Hash, error) {
 	return nil, fmt.Errorf("%w: no such digest algorithm: %q", ledger.ErrDigest, d)
 }
 
+func (s *Store) there(ctx context.Context, digest statement.Digest) (bool, error) {
+	var there bool
+	err := s.read.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM staged WHERE digest = ?)`, string(digest)).Scan(&there)
+	return there, classify(err)
+}
+
 // renew gives content that is there a new, unclaimed stay.
-func (s *Store) renew(ctx context.Context, digest statement.Digest, expires time.Time) (size int64, there bool, err error) {
-	err = s.update(ctx, func(tx *sql.Tx) error {
-		return tx.QueryRowContext(ctx, `UPDATE staged SET expires_at = max(expires_at, ?), claimed = 0
-			WHERE digest = ? RETURNING size`, millis(expires), string(digest)).Scan(&size)
+func (s *Store) renew(ctx context.Context, digest statement.Digest, expires time.Time) error {
+	return s.update(ctx, func(tx *sql.Tx) error {
+		renewed, err := extendStay(ctx, tx, digest, expires)
+		if err == nil && !renewed {
+			err = fmt.Errorf("%w: it was swept in the same moment", ledger.ErrUnavailable)
+		}
+		return err
 	})
-	if errors.Is(err, ledger.ErrNotFound) {
-		return 0, false, nil
+}
+
+func extendStay(ctx context.Context, tx *sql.Tx, digest statement.Digest, expires time.Time) (there bool, err error) {
+	r, err := tx.ExecContext(ctx, `UPDATE staged SET expires_at = max(expires_at, ?), claimed = 0 WHERE digest = ?`,
+		millis(expires), string(digest))
+	if err != nil {
+		return false, err
 	}
-	return size, err == nil, err
+	n, err := r.RowsAffected()
+	return n > 0, err
 }
 
 // upload is a row without a digest and its chunks, until finish.
@@ -161,18 +178,14 @@ func (u *upload) finish(ctx context.Context, digest statement.Digest) error {
 		if err := u.begin(ctx, tx); err != nil { // empty content has no chunk
 			return err
 		}
-		r, err := tx.ExecContext(ctx, `UPDATE staged SET expires_at = max(expires_at, ?), claimed = 0 WHERE digest = ?`,
-			millis(u.expires), string(digest))
-		if err != nil {
-			return err
-		}
-		if n, err := r.RowsAffected(); err != nil {
-			return err
-		} else if n == 0 {
+		there, err := extendStay(ctx, tx, digest, u.expires)
+		switch {
+		case err != nil:
+		case there:
+			_, err = tx.ExecContext(ctx, `DELETE FROM staged WHERE id = ?`, u.id)
+		default:
 			_, err = tx.ExecContext(ctx, `UPDATE staged SET digest = ? WHERE id = ?`, string(digest), u.id)
-			return err
 		}
-		_, err = tx.ExecContext(ctx, `DELETE FROM staged WHERE id = ?`, u.id)
 		return err
 	})
 }
