@@ -68,7 +68,9 @@ type Signed struct {
 	Expires       *time.Time       `json:"expires,omitempty"`
 }
 
-// Accepted is what the first good receipt says.
+// Accepted is what the first good receipt says. Service and RegisteredAt are
+// signed. LeafIndex and TreeSize are the receipt's word alone: what is signed is
+// the root, and another position can fold to the same root (RFC 9942 §5.2).
 type Accepted struct {
 	Service      string    `json:"service"`
 	LeafIndex    uint64    `json:"leafIndex"`
@@ -77,7 +79,7 @@ type Accepted struct {
 }
 
 func (a Accepted) String() string {
-	text := fmt.Sprintf("leaf %d, tree %d", a.LeafIndex, a.TreeSize)
+	text := fmt.Sprintf("leaf %d, tree %d as the receipt says", a.LeafIndex, a.TreeSize)
 	if a.RegisteredAt.IsZero() {
 		return text
 	}

@@ -74,7 +74,7 @@ func TestVerify(t *testing.T) {
 		open    string   // part of NotChecked
 	}{
 		{name: "valid by a pinned key", input: good, trust: []client.TrustedIssuer{byKey},
-			checks: []string{"OK signature: ES256 by the pinned key of " + wabbit, "OK issuer: " + wabbit, "OK inclusion: leaf 1, tree 2, registered 2026-11-21T11:00:00Z", "OK service key: " + scitt}},
+			checks: []string{"OK signature: ES256 by the pinned key of " + wabbit, "OK issuer: " + wabbit, "OK inclusion: leaf 1, tree 2 as the receipt says, registered 2026-11-21T11:00:00Z", "OK service key: " + scitt}},
 		{name: "valid by the newer of two pinned keys", input: good, trust: []client.TrustedIssuer{{Issuer: wabbit, Key: publicPEM(t, stranger)}, byKey},
 			checks: []string{"OK signature: by the pinned key"}},
 		{name: "valid by a chain under a pinned root", input: registered(now), trust: []client.TrustedIssuer{byRoots},
