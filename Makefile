@@ -1,7 +1,6 @@
 # One line a target: the text after ## is what `make help` prints.
 .DEFAULT_GOAL := help
 GO ?= go
-VERSION := $(shell git describe --tags --always --dirty 2>/dev/null)
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
 help: ## print this help
@@ -24,6 +23,7 @@ lint: ## gofmt, go vet, staticcheck
 	@test -z "$$(gofmt -l .)" || { gofmt -l .; exit 1; }
 	$(GO) vet ./...
 	$(GO) run $(STATICCHECK) ./...
+	cd bench && $(GO) vet ./...
 
 cover: testdeps ## test coverage by room, into cover.out
 	$(GO) test -coverpkg=./... -coverprofile=cover.out ./...

@@ -35,7 +35,7 @@ func TestTheReadmesFiveCommandsLeadToAVerifiedReceipt(t *testing.T) {
 	}
 	build, serve, rest := commands[0], commands[1], commands[2:]
 	shell(t, build)
-	start(t, build+"\nexec "+serve, "127.0.0.1:"+port)
+	start(t, "exec "+serve, "127.0.0.1:"+port)
 	out := shell(t, strings.Replace(build, "make build && ", "", 1)+"\n"+strings.Join(rest, "\n"))
 	for _, want := range []string{"receipt verified", "OK    inclusion", "verified: 1 of 1 statements"} {
 		if !strings.Contains(out, want) {

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"runtime/debug"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/go-chi/chi/v5"
@@ -75,7 +76,15 @@ type API struct {
 	addresses addresses
 	byAddress *buckets[netip.Addr] // callers without a token that was seen lately
 	byCaller  *buckets[[32]byte]   // the others, by the hash of their token
-	inFlight  chan struct{}        // one element per request being served; nil: unbounded
+	readiness readiness
+	inFlight  chan struct{} // one element per request being served; nil: unbounded
+}
+
+// readiness is the last answer to whether a registration would be accepted.
+type readiness struct {
+	sync.Mutex // held while it is found out
+	err        error
+	until      time.Time
 }
 
 // New returns an API.

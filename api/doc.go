@@ -7,9 +7,12 @@
 //   - Every answer with a status of 400 or more is a problem document with
 //     title and detail: concise problem details (CBOR, RFC 9290) on SCRAPI's
 //     paths and on every path that has no route, problem+json (RFC 9457) below
-//     /v1, whatever Accept says. Wrong methods, bodies over the limit and panics
-//     included. The table is Problems; each row has a page at /problems/{code}.
-//   - This is the only place where an error becomes a status. Clients see the
+//     /v1 and, with the errors that registry clients read, on the extension's
+//     paths below /v2 but for registration; whatever Accept says. Wrong methods,
+//     bodies over the limit and panics included. The table is Problems; each row
+//     has a page at /problems/{code}.
+//   - This is the only place where an error of the log becomes a status (below
+//     /v2 the registry has its own). Clients see the
 //     reason only where it speaks of their own bytes; a failure of ours shows
 //     a trace id, and the log has the rest under it.
 //   - Every lookup carries the caller's scope, and a private entry answers byte

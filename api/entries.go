@@ -19,6 +19,11 @@ func (a *API) find(w http.ResponseWriter, r *http.Request, c Caller) error {
 	if err != nil {
 		return err
 	}
+	// Read first: what is committed while the index is searched is a surplus.
+	head, err := a.Ledger.Head(r.Context())
+	if err != nil {
+		return err
+	}
 	// One more than asked for tells whether there is a next page; the store
 	// gives no more than maxPage, and after so many there may be one.
 	q := f.query
@@ -33,7 +38,7 @@ func (a *API) find(w http.ResponseWriter, r *http.Request, c Caller) error {
 		more = entries[len(entries)-1].Index > 0 // below the first entry there is nothing
 	}
 
-	page := apitype.EntryList{Entries: make([]apitype.Entry, 0, len(entries))}
+	page := apitype.EntryList{Entries: make([]apitype.Entry, 0, len(entries)), IndexedThrough: head.Size}
 	for _, e := range entries {
 		page.Entries = append(page.Entries, describe(e))
 	}

@@ -178,6 +178,9 @@ func TestPagesOverAGrowingLogSkipAndRepeatNothing(t *testing.T) {
 		for !last {
 			limit := rapid.IntRange(1, 20).Draw(r, "limit")
 			page := s.page(fmt.Sprintf("limit=%d%s", limit, cursor))
+			if page.IndexedThrough != uint64(len(l.entries)) {
+				r.Fatalf("indexed through %d of %d", page.IndexedThrough, len(l.entries))
+			}
 			if len(page.Entries) > limit {
 				r.Fatalf("%d entries on a page of %d", len(page.Entries), limit)
 			}

@@ -38,7 +38,6 @@ var problems = []Problem{
 	{"bad-algorithm", 400, "Bad Signature Algorithm", 0, "The Signed Statement uses an algorithm that is not supported, or that does not fit its key."},
 	{"bad-signature", 400, "Bad Signature", 0, "The signature of the Signed Statement does not verify with the key that it names."},
 	{"payload-missing", 400, "Payload Missing", 0, "The payload must be present: attach it, or sign its digest as a hash envelope (RFC 9995)."},
-	{"confirmation-missing", 400, "Confirmation Missing", 0, "The Signed Statement does not contain a proof of possession that the policy asks for."},
 	{"rejected", 400, "Rejected", 0, "The Signed Statement is not accepted by the current Registration Policy."},
 	{"unknown-issuer-key", 400, "Rejected", 0, "The Registration Policy knows no such key for this issuer."},
 	{"certificate-invalid", 400, "Rejected", 0, "The certificate chain does not lead to a root that the Registration Policy lists for this issuer."},

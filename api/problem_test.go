@@ -305,3 +305,22 @@ func TestHealthNeverAsksTheLedger(t *testing.T) {
 		t.Errorf("/readyz/write: %d %s", a.status, a.body)
 	}
 }
+
+func TestManyMayAskForReadinessAndTheServiceLooksOnce(t *testing.T) {
+	asked := 0
+	now := time.Date(2026, 11, 1, 12, 0, 0, 0, time.UTC)
+	s := serve(t, api.Config{
+		Ledger: &fixedLedger{}, Registrar: accepting(), Clock: func() time.Time { return now },
+		Ready: func(context.Context) error { asked++; return nil },
+	})
+	for range 5 {
+		s.get("/readyz/write")
+	}
+	if asked != 1 {
+		t.Errorf("looked %d times within a second", asked)
+	}
+	now = now.Add(time.Second)
+	if s.get("/readyz/write"); asked != 2 {
+		t.Errorf("looked %d times in two seconds", asked)
+	}
+}

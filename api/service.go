@@ -64,11 +64,19 @@ func (a *API) healthy(w http.ResponseWriter, r *http.Request) {
 
 // readyToWrite: a registration would be accepted now. It is for alerts and for
 // routing writes, not for taking a replica out of service.
+//
+// Finding out costs a read and a signature, and anybody may ask: the answer
+// serves everybody for a moment, and whoever comes meanwhile waits for it.
 func (a *API) readyToWrite(w http.ResponseWriter, r *http.Request) {
-	ctx, cancel := context.WithTimeout(r.Context(), 2*time.Second)
-	defer cancel()
-	if err := a.Ready(ctx); err != nil {
-		a.fail(w, r, err)
+	a.readiness.Lock()
+	defer a.readiness.Unlock()
+	if now := a.Clock(); !now.Before(a.readiness.until) {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), 2*time.Second)
+		defer cancel()
+		a.readiness.err, a.readiness.until = a.Ready(ctx), now.Add(time.Second)
+	}
+	if a.readiness.err != nil {
+		a.fail(w, r, a.readiness.err)
 		return
 	}
 	a.healthy(w, r)

@@ -202,7 +202,7 @@ func (p *Policy) artifacts(s *statement.Statement) ([]statement.Digest, *Refusal
 	case err != nil:
 		return nil, refuse(CodeRejected, "subjects", "name artifacts by digest", "%s", show(err))
 	case p.RequireSubject && len(found) == 0:
-		return nil, refuse(CodeRejected, "requireSubject", "name the artifact by its sha256, sha384 or sha512 digest, in sub or as in-toto subject",
+		return nil, refuse(CodeSubjectMissing, "requireSubject", "name the artifact by its sha256, sha384 or sha512 digest, in sub or as in-toto subject",
 			"no artifact digest in sub %s or in the payload", quote(s.Subject))
 	}
 	return found, nil

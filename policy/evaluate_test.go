@@ -350,7 +350,7 @@ func TestAPolicyMayAskForASubject(t *testing.T) {
 	digest := image[strings.Index(image, "sha256:"):]
 	for _, sub := range []string{"net-monitor", digest[:len(digest)-1], strings.ToUpper(digest), "sha1:da39a3ee5e6b4b0d3255bfef95601890afd80709", "sha256:"} {
 		s := sign(t, wabbit, key, subject(sub))
-		refused(t, strict.Evaluate(s, noon), CodeRejected, "requireSubject")
+		refused(t, strict.Evaluate(s, noon), CodeSubjectMissing, "requireSubject")
 		admitted(t, lax.Evaluate(s, noon))
 	}
 }
@@ -375,7 +375,7 @@ func TestCheapChecksComeBeforeTheSignature(t *testing.T) {
 	refused(t, broken(wabbit, mediaType("text/plain")), CodeRejected, "issuers[0].mediaTypes")
 	refused(t, broken(wabbit, kid([]byte("x"))), CodeUnknownIssuerKey, "issuers[0].kid")
 	refused(t, broken(wabbit, func(tmpl *statement.Template) { tmpl.Expires = noon }), CodeRejected, "exp")
-	refused(t, broken(wabbit, subject("x")), CodeRejected, "requireSubject")
+	refused(t, broken(wabbit, subject("x")), CodeSubjectMissing, "requireSubject")
 	refused(t, broken(service, mediaType(MediaType)), CodeRejected, "operators")
 	refused(t, broken(wabbit), CodeBadSignature, "issuers[0].key")
 }

@@ -51,6 +51,7 @@ const (
 	CodeBadSignature       = "bad-signature"
 	CodeBadAlgorithm       = "bad-algorithm"
 	CodePayloadMissing     = "payload-missing"
+	CodeSubjectMissing     = "subject-missing"
 	CodeRepositoryMismatch = "repository-mismatch" // from Repositories only
 )
 

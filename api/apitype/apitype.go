@@ -60,8 +60,11 @@ type Links struct {
 // EntryList is one page, newest first.
 type EntryList struct {
 	Entries []Entry `json:"items"`
-	Next    string  `json:"next,omitempty"`  // cursor of the next page, "" on the last
-	Found   *Found  `json:"found,omitempty"` // on an empty answer about subjects
+	// IndexedThrough is the tree size that the answer covers at least: all
+	// entries below it were looked at.
+	IndexedThrough uint64 `json:"indexedThrough"`
+	Next           string `json:"next,omitempty"`  // cursor of the next page, "" on the last
+	Found          *Found `json:"found,omitempty"` // on an empty answer about subjects
 }
 
 // Found is what does exist for the subjects of a query that found nothing.
