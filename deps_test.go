@@ -41,7 +41,9 @@ var never = map[string][]string{
 
 // only are libraries that belong to one room.
 var only = map[string]string{
-	"github.com/veraison/go-cose": "internal/cose",
+	"github.com/veraison/go-cose":     "internal/cose",
+	"github.com/fxamacker/cbor/v2":    "internal/detcbor",
+	"github.com/jackc/pgx/v5/pgxpool": "ledger/postgres",
 }
 
 func TestRoomsImportOnlyAlongTheArrows(t *testing.T) {

@@ -16,12 +16,6 @@ import (
 	"github.com/scittd/scittd/ledger"
 )
 
-// The scopes of a token.
-const (
-	ScopeRead    = "read"    // sees private entries
-	ScopePublish = "publish" // may write: statements, evidence, pushes to /v2
-)
-
 // Caller is who uses the API. It is not the issuer of what is sent: the caller
 // decides about rates and scopes, goes into the audit row, and never enters a
 // registration decision.
@@ -176,8 +170,8 @@ func (c *Callers) caller(t ledger.Token) (Caller, error) {
 	}
 	return Caller{
 		Name:    fmt.Sprintf("%s (%s)", t.Name, t.ID),
-		Read:    slices.Contains(t.Scopes, ScopeRead),
-		Publish: slices.Contains(t.Scopes, ScopePublish),
+		Read:    slices.Contains(t.Scopes, ledger.ScopeRead),
+		Publish: slices.Contains(t.Scopes, ledger.ScopePublish),
 		token:   t.Hash,
 	}, nil
 }

@@ -86,7 +86,8 @@ func (f *filter) set(name string, values []string) error {
 		q.MediaTypes, err = plain(name, values, statement.MaxMediaType)
 		for i, m := range q.MediaTypes { // as the index has them
 			m, _, _ = strings.Cut(m, ";")
-			q.MediaTypes[i] = strings.ToLower(strings.TrimSpace(m))
+			// No media type has a space: it is a + that was not escaped.
+			q.MediaTypes[i] = strings.ReplaceAll(strings.ToLower(strings.TrimSpace(m)), " ", "+")
 		}
 	case "since":
 		q.Since, err = instant(name, values)

@@ -44,6 +44,7 @@ func TestFiltersReachTheIndex(t *testing.T) {
 		{"mediaType=Application/SPDX%2Bjson;version=2", ledger.Query{}},
 		{"mediaType=Application/SPDX%2Bjson%3Bversion=2", ledger.Query{MediaTypes: []string{"application/spdx+json"}, Limit: 51}},
 		{"predicateType=https://slsa.dev/provenance/v1", ledger.Query{PredicateTypes: []string{"https://slsa.dev/provenance/v1"}, Limit: 51}},
+		{"mediaType=application/spdx+json", ledger.Query{MediaTypes: []string{"application/spdx+json"}, Limit: 51}},
 		{"since=2026-11-01T00:00:00Z&until=2026-11-01T02:00:00%2B01:00", ledger.Query{Since: day, Until: day.Add(time.Hour), Limit: 51}},
 	} {
 		l.received = nil

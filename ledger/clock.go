@@ -44,8 +44,9 @@ func newClocks(store func(context.Context) (time.Time, error), o Options) *clock
 	return c
 }
 
-// now returns the wall clock's whole seconds, not before last, if all clocks
-// agree. SPEC architecture §4, clock rule; ErrClock otherwise.
+// now returns the wall clock's whole seconds, or last if that is later. ErrClock
+// when, by more than tolerance, the wall clock has moved against the monotonic
+// one, the store's clock differs from it, or last lies in its future.
 func (c *clocks) now(ctx context.Context, last time.Time) (time.Time, error) {
 	if err := c.askStore(ctx); err != nil {
 		return time.Time{}, err

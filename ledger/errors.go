@@ -2,8 +2,9 @@ package ledger
 
 import "errors"
 
-// What a caller may branch on. Every error of this room and of its stores
-// either wraps one of these or means damage or a bug.
+// What a caller may branch on, besides Append's *policy.Refusal and the error of
+// the caller's own ctx. Any other error of this room or of its stores says what
+// was wrong with an argument, or means damage or a bug.
 var (
 	// ErrNotFound: no such thing, or none that the caller's scope may see;
 	// the two are not to be told apart.

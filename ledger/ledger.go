@@ -197,7 +197,7 @@ func (l *Ledger) Entry(ctx context.Context, id statement.ID, scope Scope) (Entry
 		return Entry{}, err
 	}
 	if len(found) == 0 {
-		return Entry{}, ErrNotFound
+		return Entry{}, fmt.Errorf("entry %s: %w", id, ErrNotFound)
 	}
 	return found[0], nil
 }
@@ -252,7 +252,7 @@ func (l *Ledger) index(ctx context.Context, id statement.ID, scope Scope) (uint6
 	}
 	index, ok := found[id]
 	if !ok {
-		return 0, ErrNotFound
+		return 0, fmt.Errorf("entry %s: %w", id, ErrNotFound)
 	}
 	return index, nil
 }

@@ -316,7 +316,7 @@ func (q *sequencer) admit(b *drafted, w *waiting, d policy.Decision, now time.Ti
 // unfit refuses an operator's statement that the ledger could not follow.
 func unfit(d policy.Decision, rule string, err error) *policy.Refusal {
 	return &policy.Refusal{
-		Code: "rejected", Rule: rule, Reason: err.Error(), Policy: d.Policy,
+		Code: policy.CodeRejected, Rule: rule, Reason: err.Error(), Policy: d.Policy,
 		Hint: "correct the " + rule + " statement and sign it again",
 	}
 }

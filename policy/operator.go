@@ -14,9 +14,9 @@ func forOperators(s *statement.Statement) bool {
 
 // operator finds the operator who claims to have signed s. Rule is its place.
 func (p *Policy) operator(s *statement.Statement) (rule string, o *pinned, refusal *Refusal) {
-	want := p.Service + policySubject
+	want := p.Service + StatementSubject
 	if s.MediaType() == ServiceMediaType {
-		want = p.Service + serviceSubject
+		want = p.Service + ServiceSubject
 	}
 	switch {
 	case p.Service == "" || s.Issuer != p.Service || s.Subject != want:

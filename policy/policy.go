@@ -63,8 +63,8 @@ const (
 // What follows the service URL in sub of a policy statement and of a service
 // statement.
 const (
-	policySubject  = "/policy"
-	serviceSubject = "/service"
+	StatementSubject = "/policy"
+	ServiceSubject   = "/service"
 )
 
 // Policy is a Registration Policy, immutable once read. It comes from ReadYAML,
@@ -90,8 +90,8 @@ func FromStatement(s *statement.Statement) (*Policy, error) {
 		return nil, fmt.Errorf("policy statement %s: media type %s, want %s", s.ID(), quote(s.MediaType()), MediaType)
 	case s.Envelope != nil || s.Detached():
 		return nil, fmt.Errorf("policy statement %s: the policy is not in the message; attach it as payload", s.ID())
-	case s.Subject != s.Issuer+policySubject:
-		return nil, fmt.Errorf("policy statement %s: sub %s, want iss + %q", s.ID(), quote(s.Subject), policySubject)
+	case s.Subject != s.Issuer+StatementSubject:
+		return nil, fmt.Errorf("policy statement %s: sub %s, want iss + %q", s.ID(), quote(s.Subject), StatementSubject)
 	}
 	p, err := Parse(s.Payload)
 	if err != nil {

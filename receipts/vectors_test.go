@@ -108,7 +108,7 @@ func TestTheRootsOfTheCTReferenceTests(t *testing.T) {
 			Roots  []string `json:"root_of_first_n"`
 		} `json:"rfc9162_merkle_roots"`
 	}
-	if err := json.Unmarshal(read(t, "basic.json"), &basic); err != nil {
+	if err := json.Unmarshal(read(t, "../../testdata/basic.json"), &basic); err != nil {
 		t.Fatal(err)
 	}
 	if got := hex.EncodeToString(rfc6962.DefaultHasher.EmptyRoot()); got != basic.Merkle.Roots[0] {
@@ -138,7 +138,7 @@ func TestTheExamplesOfTheReceiptsDraft(t *testing.T) {
 	var basic struct {
 		Example map[string]string `json:"cose_receipts_examples"`
 	}
-	if err := json.Unmarshal(read(t, "basic.json"), &basic); err != nil {
+	if err := json.Unmarshal(read(t, "../../testdata/basic.json"), &basic); err != nil {
 		t.Fatal(err)
 	}
 	hash := func(name string) []byte { return unhex(t, basic.Example[name]) }

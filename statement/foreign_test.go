@@ -18,7 +18,7 @@ import (
 )
 
 // Messages that others made: testdata/scitt-cose-v1 is the published vector set
-// of action-state-group/scitt-cose, testdata/basic.json has RFC 8152 C.2.1.
+// of action-state-group/scitt-cose, ../testdata/basic.json has RFC 8152 C.2.1.
 
 func readFile(t testing.TB, path ...string) []byte {
 	t.Helper()
@@ -105,7 +105,7 @@ func TestParseCOSEReadsTheExampleOfRFC8152(t *testing.T) {
 			} `json:"key"`
 		} `json:"cose_sign1_rfc8152_c2_1"`
 	}
-	if err := json.Unmarshal(readFile(t, "testdata", "basic.json"), &file); err != nil {
+	if err := json.Unmarshal(readFile(t, "../testdata/basic.json"), &file); err != nil {
 		t.Fatal(err)
 	}
 	e := file.Example

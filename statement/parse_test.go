@@ -2,6 +2,7 @@ package statement
 
 import (
 	"bytes"
+	"crypto"
 	"crypto/sha256"
 	"crypto/sha512"
 	"errors"
@@ -241,6 +242,11 @@ func TestVerifyDetached(t *testing.T) {
 	}
 	if err := s.VerifyDetached(fixedKey("another").Public(), goodPayload); !errors.Is(err, ErrSignature) {
 		t.Errorf("another key: %v", err)
+	}
+	for name, key := range map[string]crypto.PublicKey{"no key": nil, "a private key": vectorKey} {
+		if err := s.VerifyDetached(key, goodPayload); !errors.Is(err, ErrKey) || sentinels(err) != 1 {
+			t.Errorf("%s: %v, want ErrKey alone", name, err)
+		}
 	}
 }
 

@@ -2,6 +2,7 @@ package statement
 
 import (
 	"crypto"
+	"errors"
 	"fmt"
 	"time"
 
@@ -38,27 +39,27 @@ type Template struct {
 // Parse would give.
 func Sign(t Template, key crypto.Signer) ([]byte, error) {
 	if t.HashAlg != 0 && t.Detached {
-		return nil, fmt.Errorf("sign: a hash envelope carries its digest, so it cannot be detached")
+		return nil, errors.New("a hash envelope carries its digest, so it cannot be detached")
 	}
 	if len(t.Payload) == 0 {
-		return nil, fmt.Errorf("sign: no payload")
+		return nil, errors.New("no payload")
 	}
 	if t.HashAlg == 0 && t.Location != "" {
-		return nil, fmt.Errorf("sign: a payload location needs a hash envelope")
+		return nil, errors.New("a payload location needs a hash envelope")
 	}
 	if t.Alg == 0 {
 		var err error
 		if t.Alg, err = cose.DefaultAlgorithm(key.Public()); err != nil {
-			return nil, fmt.Errorf("sign: %w", err)
+			return nil, err
 		}
 	}
 	protected, unprotected, err := t.headers(key.Public())
 	if err != nil {
-		return nil, fmt.Errorf("sign: %w", err)
+		return nil, err
 	}
 	signature, err := cose.Sign(t.Alg, key, protected, t.Payload)
 	if err != nil {
-		return nil, fmt.Errorf("sign: %w", err)
+		return nil, err
 	}
 	msg := []byte{tagHead, arrayHead}
 	msg = detcbor.AppendBytes(msg, protected)
@@ -70,7 +71,7 @@ func Sign(t Template, key crypto.Signer) ([]byte, error) {
 	}
 	msg = detcbor.AppendBytes(msg, signature)
 	if _, err := Parse(msg); err != nil {
-		return nil, fmt.Errorf("sign: %w", err)
+		return nil, err
 	}
 	return msg, nil
 }

@@ -30,14 +30,16 @@ import (
 	"github.com/scittd/scittd/internal/cose"
 )
 
-// Errors of Parse, ParseCOSE and Verify; every returned error wraps exactly one.
-// The text after the sentinel says which rule was broken and, where it helps, by what.
+// Errors of Parse, ParseCOSE, WithChain, Verify and VerifyDetached; each that
+// they return wraps exactly one. The text after the sentinel says which rule was
+// broken and, where it helps, by what.
 var (
 	ErrMalformed      = errors.New("malformed statement")
 	ErrMissingHeader  = errors.New("missing header")
 	ErrDuplicateLabel = errors.New("duplicate label")
 	ErrUnknownCrit    = errors.New("critical header not understood")
 	ErrAlgorithm      = cose.ErrAlgorithm
+	ErrKey            = cose.ErrKey
 	ErrPayloadMissing = errors.New("payload missing")
 	ErrSignature      = cose.ErrSignature
 )
@@ -139,7 +141,7 @@ func (s *Statement) WithChain(chain [][]byte) (*Statement, error) {
 // Verify checks the signature over the attached payload (RFC 9052 §4.4).
 // ErrAlgorithm: the algorithm is unknown or does not fit the key.
 // ErrSignature: it does not verify. ErrPayloadMissing: the payload is detached.
-// A key nobody should use is refused with an error of internal/cose.
+// ErrKey: nobody should use such a key.
 func (s *Statement) Verify(key crypto.PublicKey) error {
 	if s.Detached() {
 		return fmt.Errorf("%w: it is detached", ErrPayloadMissing)

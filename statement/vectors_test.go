@@ -639,5 +639,8 @@ func sentinels(err error) (n int) {
 			n++
 		}
 	}
+	if errors.Is(err, ErrKey) { // no message is that wrong: the caller's key is
+		n++
+	}
 	return n
 }

@@ -46,7 +46,7 @@ func (p Placer) Evidence(ctx context.Context, repo Repository, subject string, e
 	if err != nil {
 		return "", fmt.Errorf("place evidence %s: %w", e.Digest, err)
 	}
-	size, err := PushEvidence(ctx, repo, e)
+	size, err := pushEvidence(ctx, repo, e)
 	if err != nil {
 		return "", fmt.Errorf("place evidence %s: %w", e.Digest, err)
 	}
@@ -90,9 +90,9 @@ func (p Placer) transparency(ctx context.Context, repo Repository, subject strin
 	return p.attach(ctx, repo, image, body, t.Transparent, t.Receipt)
 }
 
-// PushEvidence puts the blob into the repository unless it is there, and
+// pushEvidence puts the blob into the repository unless it is there, and
 // returns its size.
-func PushEvidence(ctx context.Context, repo Repository, e Evidence) (int64, error) {
+func pushEvidence(ctx context.Context, repo Repository, e Evidence) (int64, error) {
 	if err := validDigest(e.Digest); err != nil {
 		return 0, err
 	}

@@ -208,9 +208,7 @@ func TestEvidenceThatIsAlreadyAttachedIsReused(t *testing.T) {
 			subject := pushImage(t, host)
 			repo := open(t, host, storage.RemoteOptions{})
 			e := evidence("sbom")
-			if _, err := storage.PushEvidence(t.Context(), repo, e); err != nil {
-				t.Fatal(err)
-			}
+			pushText(t, repo, "sbom")
 			// As a pipeline with an ordinary OCI client attached it: own dates and annotations.
 			foreign := attach(t, repo, subject, e.MediaType, digest.Digest(e.Digest))
 			decoy := attach(t, repo, subject, e.MediaType, digest.FromString("{}"))
@@ -385,10 +383,11 @@ func TestReferrersTagKeepsWhatOthersPutThere(t *testing.T) {
 
 func pushText(t *testing.T, repo storage.Repository, text string) digest.Digest {
 	t.Helper()
-	if _, err := storage.PushEvidence(t.Context(), repo, evidence(text)); err != nil {
+	dig := digest.FromString(text)
+	if err := repo.PushBlob(t.Context(), dig.String(), int64(len(text)), evidenceOpen(text)); err != nil {
 		t.Fatal(err)
 	}
-	return digest.FromString(text)
+	return dig
 }
 
 func send(t *testing.T, method, url, contentType, body string) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -159,6 +160,30 @@ func (o RemoteOptions) tls() (*tls.Config, error) {
 		config.Certificates = []tls.Certificate{pair}
 	}
 	return config, nil
+}
+
+// PlainHTTP says whether to speak plain http to host where nobody said: https
+// everywhere, but on this machine only where a TLS handshake gets an answer.
+func PlainHTTP(host string) bool {
+	if !Loopback(host) {
+		return false
+	}
+	address := host
+	if _, _, err := net.SplitHostPort(host); err != nil {
+		address = net.JoinHostPort(strings.Trim(host, "[]"), "443")
+	}
+	conn, err := tls.DialWithDialer(&net.Dialer{Timeout: time.Second}, "tcp", address, nil)
+	if err == nil {
+		conn.Close()
+		return false
+	}
+	// A certificate that is not believed is TLS all the same.
+	return errors.As(err, new(tls.RecordHeaderError)) || isDial(err)
+}
+
+func isDial(err error) bool {
+	var op *net.OpError
+	return errors.As(err, &op) && op.Op == "dial"
 }
 
 // Loopback tells whether host (name, optionally :port) is this machine, where

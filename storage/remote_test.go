@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -314,5 +315,27 @@ func TestNamesAreChecked(t *testing.T) {
 	}
 	if b, err := r.Repository("a/b"); err != nil || a != b {
 		t.Errorf("a second value for one repository: %v", err)
+	}
+}
+
+func TestPlainHTTPIsSpokenOnThisMachineAloneAndNotToTLS(t *testing.T) {
+	plain := httptest.NewServer(http.NotFoundHandler())
+	defer plain.Close()
+	secure := httptest.NewUnstartedServer(http.NotFoundHandler())
+	secure.Config.ErrorLog = log.New(io.Discard, "", 0)
+	secure.StartTLS()
+	defer secure.Close()
+	for _, c := range []struct {
+		host string
+		want bool
+	}{
+		{plain.Listener.Addr().String(), true},
+		{secure.Listener.Addr().String(), false}, // although nobody believes its certificate
+		{"localhost:1", true},                    // nobody answers
+		{"registry.example", false},
+	} {
+		if got := storage.PlainHTTP(c.host); got != c.want {
+			t.Errorf("%s: plain HTTP %v, want %v", c.host, got, c.want)
+		}
 	}
 }

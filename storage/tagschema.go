@@ -122,7 +122,7 @@ func (r *repository) contest(subject string) time.Duration {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if s := r.tags[digest.Digest(subject)]; s != nil && time.Since(s.contested) < contestHolds {
+	if s := r.tags[digest.Digest(subject)]; s != nil && r.remote.now().Sub(s.contested) < contestHolds {
 		return min(max(4*r.rewriting, 250*time.Millisecond), 2*time.Second)
 	}
 	return min(max(2*r.rewriting, 30*time.Millisecond), 2*time.Second)
@@ -152,7 +152,7 @@ func (r *repository) tag(ctx context.Context, subject digest.Digest, d Descripto
 		defer s.turn.Unlock()
 		r.mu.Lock()
 		s.next = nil // who comes now makes the next one
-		if time.Since(s.contested) > contestHolds {
+		if r.remote.now().Sub(s.contested) > contestHolds {
 			s.recent = nil
 		}
 		for _, d := range update.add {
@@ -186,7 +186,7 @@ func (r *repository) rewrite(ctx context.Context, s *tagState, subject digest.Di
 	const tries = 5
 	gone := map[digest.Digest]bool{}
 	for try := 1; ; try++ {
-		start := time.Now()
+		start := r.remote.now()
 		list, read, err := r.tagged(ctx, subject)
 		if err != nil {
 			return err
@@ -224,7 +224,7 @@ func (r *repository) rewrite(ctx context.Context, s *tagState, subject digest.Di
 		}
 		desc := content.NewDescriptorFromBytes(ocispec.MediaTypeImageIndex, raw)
 		err = r.api.PushReference(ctx, desc, bytes.NewReader(raw), referrersTag(subject))
-		r.took(time.Since(start))
+		r.took(r.remote.now().Sub(start))
 		if err == nil {
 			s.wrote = desc.Digest
 		}
@@ -252,9 +252,9 @@ func (r *repository) notice(s *tagState, read digest.Digest) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if s.wrote == "" { // we have not been here before and cannot tell: careful for a moment
-		s.contested = time.Now().Add(firstVisit - contestHolds)
+		s.contested = r.remote.now().Add(firstVisit - contestHolds)
 	} else if s.wrote != read {
-		s.contested = time.Now()
+		s.contested = r.remote.now()
 	}
 	s.wrote = read
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -70,6 +71,7 @@ func (a *app) attach(ctx context.Context, imageName string, s signing, o attachm
 	if err != nil {
 		return err
 	}
+	a.warnMoving(about)
 	if about.repo == nil {
 		return usage("%s is not an image in a registry", imageName).try("scitt sign and scitt submit make claims about anything else")
 	}
@@ -92,6 +94,10 @@ func (a *app) attach(ctx context.Context, imageName string, s signing, o attachm
 	}
 	made, err := a.statementFor(about, s, o.statement)
 	if err != nil {
+		return err
+	}
+
+	if err := speaksOf(made.statement, about); err != nil {
 		return err
 	}
 
@@ -133,6 +139,23 @@ func (a *app) attach(ctx context.Context, imageName string, s signing, o attachm
 		return fail(exitFailed, "registered, but the registry refuses the placement").try("scitt status %s", done.EntryID)
 	}
 	return nil
+}
+
+// speaksOf refuses evidence about something else, such as the provenance of an
+// earlier build: what is registered cannot be taken back.
+func speaksOf(s *statement.Statement, about subject) error {
+	artifacts, err := s.Artifacts([]statement.Extractor{statement.ExtractInToto, statement.ExtractSubject})
+	if err != nil {
+		return usage("%w", err)
+	}
+	if len(artifacts) == 0 || slices.Contains(artifacts, about.digest) {
+		return nil
+	}
+	f := usage("the evidence speaks about something else than %s", about.text).line("Want", "%s", about.digest)
+	for _, artifact := range artifacts {
+		f = f.line("Got", "%s", artifact)
+	}
+	return f
 }
 
 // statementFor reads the statement in file, or makes one.

@@ -156,7 +156,7 @@ func (a *app) registry(host string) (*storage.Remote, error) {
 }
 
 func (a *app) schemeOf(host string) string {
-	if a.plainHTTP || storage.Loopback(host) {
+	if a.plainHTTP || storage.PlainHTTP(host) {
 		return "http://"
 	}
 	return "https://"

@@ -19,12 +19,13 @@ import (
 	"github.com/scittd/scittd/storage"
 )
 
-// part is what fetch can deliver of an entry, and how its file's name ends.
+// part is what fetch can deliver of an entry, and how its file's name ends (RFC
+// 9943 §10 for the two media types it registers).
 type part struct{ name, ending string }
 
 var parts = []part{
-	{"statement", ".statement.cose"},
-	{"receipt", ".receipt.cose"},
+	{"statement", ".scitt"},
+	{"receipt", ".receipt"},
 	{"transparent", ".cose"},
 	{"evidence", ".evidence"},
 	{"collateral", ".collateral.json"},

@@ -9,10 +9,10 @@ import (
 	"time"
 	"unicode"
 
-	"github.com/fxamacker/cbor/v2"
 	"github.com/spf13/cobra"
 
 	"github.com/scittd/scittd/client"
+	"github.com/scittd/scittd/internal/detcbor"
 	"github.com/scittd/scittd/receipts"
 	"github.com/scittd/scittd/statement"
 )
@@ -39,9 +39,13 @@ func inspectCommand(a *app) *cobra.Command {
 				info := inspectedReceipt(r)
 				return a.print("Receipt", info, func(w io.Writer) { info.text(w, "") })
 			}
-			s, err := statement.Parse(raw)
-			if err != nil {
-				return usage("%s is neither a Signed Statement (%w) nor a receipt (%w)", args[0], err, notReceipt)
+			s, notStatement := statement.Parse(raw)
+			if notStatement != nil {
+				// Other people's messages may be read, and are called what they are.
+				if s, err = statement.ParseCOSE(raw); err != nil {
+					return usage("%s is neither a Signed Statement (%w) nor a receipt (%w)", args[0], notStatement, notReceipt)
+				}
+				a.warn("not a Signed Statement: %v", notStatement)
 			}
 			info := inspected(s, len(raw))
 			return a.print("SignedStatement", info, info.text)
@@ -51,11 +55,7 @@ func inspectCommand(a *app) *cobra.Command {
 
 // diagnose shows CBOR, and CBOR inside of byte strings, as it stands.
 func (a *app) diagnose(name string, raw []byte) error {
-	mode, err := cbor.DiagOptions{ByteStringEmbeddedCBOR: true}.DiagMode()
-	if err != nil {
-		return err
-	}
-	text, err := mode.Diagnose(raw)
+	text, err := detcbor.Diagnose(raw)
 	if err != nil {
 		return usage("%s is not CBOR: %w", name, err)
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"time"
@@ -23,9 +24,23 @@ func awaitPlacement(ctx context.Context, service *client.Client, id statement.ID
 			return deliveries, nil
 		}
 		if err := pause(ctx, wait); err != nil {
-			return nil, timedOut(ctx, err, id)
+			return nil, notPlaced(timedOut(ctx, err, id), deliveries)
 		}
 	}
+}
+
+// notPlaced adds what keeps deliveries in the queue.
+func notPlaced(err error, deliveries []apitype.Delivery) error {
+	f := (*failure)(nil)
+	if !errors.As(err, &f) {
+		return err
+	}
+	for _, d := range deliveries {
+		if d.State == "queued" && d.LastError != "" {
+			f = f.line("Queued", "%s: %s", d.Artifact, d.LastError)
+		}
+	}
+	return f
 }
 
 func pause(ctx context.Context, d time.Duration) error {

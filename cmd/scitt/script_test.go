@@ -49,7 +49,7 @@ func TestScripts(t *testing.T) {
 			e.Setenv("PATH", e.Getenv("PATH")+string(os.PathListSeparator)+tools)
 			e.Setenv("HOME", e.WorkDir)
 			e.Setenv("DOCKER_CONFIG", filepath.Join(e.WorkDir, "docker"))
-			e.Values["service"] = new(service)
+			e.Values["service"] = new(services)
 			return nil
 		},
 
@@ -60,8 +60,8 @@ func TestScripts(t *testing.T) {
 	})
 }
 
-// service is the service that a script runs; stopped when it is nil.
-type service struct{ cmd *exec.Cmd }
+// services are those that a script runs.
+type services []*exec.Cmd
 
 func usageOf(ts *testscript.TestScript, neg bool, ok bool, text string) {
 	if neg || !ok {
@@ -139,9 +139,11 @@ func start(ts *testscript.TestScript, args []string, ready func(line string) boo
 	ts.Check(err)
 	ts.Check(cmd.Start())
 	ts.Check(log.Close())
-	running := ts.Value("service").(*service)
-	running.cmd = cmd
-	ts.Defer(func() { end(running) })
+	running := ts.Value("service").(*services)
+	if *running == nil {
+		ts.Defer(func() { end(running) })
+	}
+	*running = append(*running, cmd)
 	if ready == nil {
 		return
 	}
@@ -156,22 +158,23 @@ func start(ts *testscript.TestScript, args []string, ready func(line string) boo
 
 func stop(ts *testscript.TestScript, neg bool, args []string) {
 	usageOf(ts, neg, len(args) == 0, "stop")
-	if !end(ts.Value("service").(*service)) {
+	if !end(ts.Value("service").(*services)) {
 		ts.Fatalf("there is no service to stop")
 	}
 }
 
-// end stops a service as its operator would, and kills it when it does not.
-func end(p *service) bool {
-	if p.cmd == nil {
-		return false
+// end stops every service as its operator would, and kills it when it does not
+// stop. It says whether there was one.
+func end(running *services) bool {
+	all := *running
+	*running = nil
+	for _, cmd := range all {
+		cmd.Process.Signal(syscall.SIGTERM)
+		killer := time.AfterFunc(patience, func() { cmd.Process.Kill() })
+		cmd.Wait()
+		killer.Stop()
 	}
-	p.cmd.Process.Signal(syscall.SIGTERM)
-	killer := time.AfterFunc(patience, func() { p.cmd.Process.Kill() })
-	p.cmd.Wait()
-	killer.Stop()
-	p.cmd = nil
-	return true
+	return len(all) > 0
 }
 
 func setenv(ts *testscript.TestScript, neg bool, args []string) {

@@ -181,6 +181,7 @@ func signCommand(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
+			a.warnMoving(about)
 			out, err := a.sign(about, s)
 			if err != nil {
 				return err

@@ -29,8 +29,16 @@ type subject struct {
 	opened bool             // the digest is of bytes that were read here
 
 	// Set when it lies in a registry.
+	tag   string            // it was named by; "" when by digest
 	image storage.Reference // by digest
 	repo  storage.Repository
+}
+
+// warnMoving says which bytes a claim is made about when a tag named them.
+func (a *app) warnMoving(s subject) {
+	if s.tag != "" {
+		a.warn("tag %s can move; using %s", s.tag, s.digest)
+	}
 }
 
 var (
@@ -135,12 +143,9 @@ func (a *app) resolve(ctx context.Context, text string, ref storage.Reference) (
 	if err != nil {
 		return subject{}, fmt.Errorf("the registry's digest of %s: %w", text, err)
 	}
-	if ref.Digest == "" {
-		a.warn("tag %s can move; using %s", ref.Tag, digest)
-	}
 	// A location-free purl keeps the claim true after promotion.
 	name := fmt.Sprintf("pkg:oci/%s@%s", path.Base(ref.Repository), digest)
-	return subject{text: text, name: name, digest: digest, opened: true, image: ref.At(desc.Digest), repo: repo}, nil
+	return subject{text: text, name: name, digest: digest, opened: true, tag: ref.Tag, image: ref.At(desc.Digest), repo: repo}, nil
 }
 
 // digestFile hashes a file without holding it in memory.

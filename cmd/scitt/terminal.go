@@ -36,7 +36,7 @@ func (a *app) confirm(question string) error {
 		return nil
 	}
 	if !isTerminal(a.stdin) {
-		return usage("%s There is no terminal to ask on", question).try("add --yes")
+		return usage("%s There is no terminal to ask on", question).try("add --yes, or run it on a terminal")
 	}
 	fmt.Fprintf(a.stderr, "%s [y/N] ", question)
 	answer, err := bufio.NewReader(a.stdin).ReadString('\n')

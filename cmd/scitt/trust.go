@@ -76,7 +76,7 @@ func (a *app) agree(asked, name string, keys receipts.KeySet, fingerprints []str
 	// Anyone can call himself anything: under another name it takes a person.
 	if a.yes && name != asked {
 		return nil, fail(exitUntrusted, "%s calls itself %s; --yes pins a service under its own URL only", asked, name).
-			try("scitt trust init %s", name)
+			try("scitt trust init %s, or --fingerprint KEY with what the operator told you", name)
 	}
 	return keys, a.confirm("Compare them with what the operator told you. Pin them?")
 }

@@ -54,7 +54,11 @@ func check(ctx context.Context, p process, c Config) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
-	ok("database", "durability %s", c.Database.Durability)
+	if dsn, _ := c.postgresURL(); dsn == "" { // openBeside has read it
+		ok("database", "sqlite, %s", c.sqliteFile())
+	} else {
+		ok("database", "postgres, durability %s", c.Database.Durability)
+	}
 	l, err := openLedger(ctx, c, db, issuer, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return err

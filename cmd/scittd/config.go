@@ -33,7 +33,7 @@ import (
 // starts at the folder of the file it stands in; in flags and the environment,
 // at the working directory.
 type Config struct {
-	URL            string        `yaml:"url" help:"public URL of the service: iss of every receipt; fixed by init"`
+	URL            string        `yaml:"url" help:"public URL of the service: iss of every receipt; fixed by init (default: http:// and the listen address)"`
 	Origin         string        `yaml:"origin" help:"origin of the log: sub of every receipt; fixed by init (default: the URL without its scheme, then /log)"`
 	Listen         string        `yaml:"listen" help:"address of the public listener"`
 	OpsListen      string        `yaml:"ops_listen" help:"address of a listener for health checks and profiles; empty: none"`
@@ -80,7 +80,7 @@ type RegistryConf struct {
 // KeyConfig names key files; each key has one purpose.
 type KeyConfig struct {
 	Receipt    string `yaml:"receipt" kind:"path" help:"signs receipts: ES256, PEM, 0600"`
-	Checkpoint string `yaml:"checkpoint" kind:"path" help:"signs checkpoints: Ed25519, PEM, 0600"`
+	Checkpoint string `yaml:"checkpoint" kind:"path" help:"announced for signing checkpoints: Ed25519, PEM, 0600"`
 	Operator   string `yaml:"operator" kind:"path" help:"signs policies: ES256, PEM, 0600; used by init and policy publish only, may live elsewhere"`
 }
 
@@ -104,18 +104,20 @@ type LogConfig struct {
 }
 
 func defaults() Config {
+	open := api.DefaultLimits()
 	return Config{
 		Listen: "127.0.0.1:8080", RegisterWait: 10 * time.Second,
 		Database: DBConfig{Durability: "postgres", Migrate: "check"},
 		Limits: LimitConfig{
-			Statement: 1 << 20, Evidence: 64 << 20, StagingQuota: 4 << 30,
-			CallerRate: 50, CallerBurst: 200, AddressRate: 20, AddressBurst: 100, InFlight: 512,
+			Statement: open.Statement, Evidence: open.Evidence, StagingQuota: open.StagingQuota,
+			CallerRate: open.CallerRate, CallerBurst: open.CallerBurst,
+			AddressRate: open.AddressRate, AddressBurst: open.AddressBurst, InFlight: open.InFlight,
 		},
 		Log: LogConfig{Level: "info", Format: "text"},
 	}
 }
 
-// settings are the leaves of Config by their dotted path, in order.
+// setting is one leaf of Config.
 type setting struct {
 	path  string // "database.url"
 	help  string
@@ -128,6 +130,7 @@ func (s setting) env() string {
 }
 func (s setting) flag() string { return strings.NewReplacer(".", "-", "_", "-").Replace(s.path) }
 
+// settings are the leaves of c, in order.
 func settings(c *Config) []setting {
 	var all []setting
 	var walk func(prefix string, v reflect.Value)
@@ -181,6 +184,7 @@ func addConfigFlags(fs *pflag.FlagSet) {
 		if !s.value.IsZero() {
 			help = fmt.Sprintf("%s (default %v)", help, s.value)
 		}
+		help += "; " + s.path + " in the file" // where dots are levels of YAML
 		fs.String(s.flag(), "", help)
 		if s.value.Kind() == reflect.Bool {
 			fs.Lookup(s.flag()).NoOptDefVal = "true"

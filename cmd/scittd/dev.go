@@ -94,7 +94,7 @@ func dev(ctx context.Context, p process, dir, listenOn, issuer string) error {
 		return err
 	}
 	fmt.Fprintf(p.stdout, `scittd dev: everything here is for trying out, nothing is protected
-Service    %s  (registry at the same host, pages of the log at /v1)
+Service    %s  (registry at the same host, queries at /v1/entries)
 Folder     %s
 Publisher  %s  (key and trust are in client.yaml)
 

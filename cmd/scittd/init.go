@@ -192,7 +192,7 @@ func makeGenesis(c Config, first *policy.Policy, operator crypto.Signer, issuer 
 	if err != nil {
 		return g, "", err
 	}
-	g.Policy, err = signOperator(operator, c.URL, "/policy", policy.MediaType, text)
+	g.Policy, err = signOperator(operator, c.URL, policy.StatementSubject, policy.MediaType, text)
 	if err != nil {
 		return g, "", err
 	}
@@ -211,7 +211,7 @@ func makeGenesis(c Config, first *policy.Policy, operator crypto.Signer, issuer 
 	if err != nil {
 		return g, "", err
 	}
-	g.Service, err = signOperator(operator, c.URL, "/service", policy.ServiceMediaType, announcement)
+	g.Service, err = signOperator(operator, c.URL, policy.ServiceSubject, policy.ServiceMediaType, announcement)
 	return g, vkey, err
 }
 

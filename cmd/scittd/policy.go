@@ -111,7 +111,7 @@ func publish(ctx context.Context, c Config, file, serviceURL, token string) (sta
 	if err != nil {
 		return none, err
 	}
-	signed, err := signOperator(operator, c.URL, "/policy", policy.MediaType, text)
+	signed, err := signOperator(operator, c.URL, policy.StatementSubject, policy.MediaType, text)
 	if err != nil {
 		return none, err
 	}

@@ -40,6 +40,9 @@ func serveCommand(p process) *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if p.env("GOGC") == "" {
+				debug.SetGCPercent(200) // registrations make short-lived garbage beside a small heap
+			}
 			log := newLog(c.Log, p.stderr)
 			listener, err := listen(c)
 			if err != nil {
@@ -91,7 +94,7 @@ func serveConfig(cmd *cobra.Command, p process, dir, file string) (Config, error
 		return c, fmt.Errorf("%w: %w", errConfig, err)
 	}
 	if _, err := os.Stat(filepath.Join(c.Data.Dir, markerName)); err != nil {
-		return c, fmt.Errorf("%w: %s was not made by init (no %s in it)\nTry:   scittd init", errConfig, c.Data.Dir, markerName)
+		return c, fmt.Errorf("%w: %s was not made by init (no %s in it)\nTry:   scittd init --config %s", errConfig, c.Data.Dir, markerName, file)
 	}
 	return c, nil
 }
@@ -139,11 +142,8 @@ func listen(c Config) (net.Listener, error) {
 }
 
 // run serves until ctx ends, then stops in this order: listener and requests in
-// hand, Courier, ledger, database and registry.
+// hand, Courier, and what openService opened.
 func (s *service) run(ctx context.Context, c Config, listener net.Listener) error {
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(200) // registrations make short-lived garbage beside a small heap
-	}
 	var ops net.Listener // nil: none is configured
 	if c.OpsListen != "" {
 		var err error

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net/http"
 	"os"
@@ -92,14 +91,12 @@ func openIssuer(c Config) (*receipts.Issuer, error) {
 	return receipts.NewIssuer(key, c.URL, c.Origin)
 }
 
-// service is one running scittd: what serve and dev start, and what stops in
-// the reverse order.
+// service is one running scittd: what serve and dev start and stop.
 type service struct {
 	log      *slog.Logger
 	db       database
 	ledger   *ledger.Ledger
 	registry *embedded.Registry // nil unless embedded
-	lock     io.Closer          // of the embedded registry's folder
 	courier  *registrar.Courier // nil when nothing is placed
 	handler  http.Handler
 }
@@ -158,13 +155,7 @@ func (s *service) openRegistry(c Config) error {
 	var target storage.Registry
 	lease := time.Minute
 	if c.embeddedRegistry() {
-		folder := filepath.Join(c.Data.Dir, "registry")
-		lock, err := lockFile(folder + ".lock")
-		if err != nil {
-			return fmt.Errorf("open registry in %s: %w", folder, err)
-		}
-		s.lock = lock
-		registry, err := embedded.Open(folder)
+		registry, err := embedded.Open(filepath.Join(c.Data.Dir, "registry"))
 		if err != nil {
 			return err
 		}
@@ -194,7 +185,7 @@ func (s *service) openRegistry(c Config) error {
 
 func remoteRegistry(c Config) (*storage.Remote, error) {
 	r, err := storage.OpenRemote(c.Registry.Host, storage.RemoteOptions{
-		PlainHTTP: c.Registry.PlainHTTP, CAFile: c.Registry.CAFile, DockerConfig: c.Registry.Config,
+		PlainHTTP: c.Registry.PlainHTTP || storage.PlainHTTP(c.Registry.Host), CAFile: c.Registry.CAFile, DockerConfig: c.Registry.Config,
 		UserAgent: "scittd/" + version(),
 	})
 	if err != nil {
@@ -243,7 +234,7 @@ func (s *service) openHandler(c Config, openWrites bool) error {
 // extensionEndpoints are what discovery lists of _scitt.
 var extensionEndpoints = []front.Endpoint{{Path: "entries/register", InRepository: true}}
 
-// close stops what openService started, the last thing first.
+// close stops what openService started: the database last, for the ledger writes to it.
 func (s *service) close(ctx context.Context) error {
 	var err error
 	if s.ledger != nil {
@@ -251,9 +242,6 @@ func (s *service) close(ctx context.Context) error {
 	}
 	if s.registry != nil {
 		err = errors.Join(err, s.registry.Close())
-	}
-	if s.lock != nil {
-		err = errors.Join(err, s.lock.Close())
 	}
 	if s.db != nil {
 		err = errors.Join(err, s.db.Close())

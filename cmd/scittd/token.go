@@ -65,8 +65,8 @@ func newToken(name string, scopes []string, expires time.Duration, now time.Time
 	slices.Sort(scopes)
 	scopes = slices.Compact(scopes)
 	for _, scope := range scopes {
-		if !slices.Contains(ledger.TokenScopes, scope) {
-			return newSecretToken{}, fmt.Errorf("%w: --scope %q is none of %s", errUsage, scope, strings.Join(ledger.TokenScopes, ", "))
+		if !slices.Contains(ledger.TokenScopes(), scope) {
+			return newSecretToken{}, fmt.Errorf("%w: --scope %q is none of %s", errUsage, scope, strings.Join(ledger.TokenScopes(), ", "))
 		}
 	}
 	if expires <= 0 {

@@ -88,7 +88,7 @@ type ecKey struct {
 	Y   string `json:"y_hex"`
 }
 
-// basic is the part of testdata/basic.json that this package can check.
+// basic is the part of ../../testdata/basic.json that this package can check.
 type basic struct {
 	Sign1 struct {
 		Message string `json:"message_hex"`
@@ -105,7 +105,7 @@ type basic struct {
 
 func vectors(t testing.TB) basic {
 	t.Helper()
-	b, err := os.ReadFile("testdata/basic.json")
+	b, err := os.ReadFile("../../testdata/basic.json")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -21,8 +21,9 @@ type Tag = cbor.Tag
 const MaxDepth = 16
 
 var (
-	encMode = mustEnc()
-	decMode = mustDec()
+	encMode  = mustEnc()
+	decMode  = mustDec()
+	diagMode = mustDiag()
 )
 
 func mustEnc() cbor.EncMode {
@@ -48,6 +49,18 @@ func mustDec() cbor.DecMode {
 	}
 	return m
 }
+
+func mustDiag() cbor.DiagMode {
+	m, err := cbor.DiagOptions{ByteStringEmbeddedCBOR: true}.DiagMode()
+	if err != nil {
+		panic(err)
+	}
+	return m
+}
+
+// Diagnose shows one item, and CBOR inside of byte strings, in diagnostic
+// notation (RFC 8949 §8).
+func Diagnose(b []byte) (string, error) { return diagMode.Diagnose(b) }
 
 // Marshal encodes v deterministically: shortest heads, definite lengths, map
 // keys sorted bytewise by their encoding (RFC 8949 §4.2.1).

@@ -47,11 +47,12 @@ type Courier struct {
 
 // CourierOptions are settings of NewCourier; zero values take the default.
 type CourierOptions struct {
-	Owner   string        // names this process in leases
-	Workers int           // subjects worked on at once; 16
-	Lease   time.Duration // how long another process keeps off what this one took; 1 min
-	Poll    time.Duration // how often to look for what has become due; 1 s
-	Timeout time.Duration // for one delivery, a large evidence included; 10 min
+	Owner   string           // names this process in leases
+	Workers int              // subjects worked on at once; 16
+	Lease   time.Duration    // how long another process keeps off what this one took; 1 min
+	Poll    time.Duration    // how often to look for what has become due; 1 s
+	Timeout time.Duration    // for one delivery, a large evidence included; 10 min
+	Clock   func() time.Time // the ledger's, for what is due is decided by both; time.Now
 	Log     *slog.Logger
 }
 
@@ -69,6 +70,9 @@ func NewCourier(l *ledger.Ledger, s ledger.Staging, registries func(host string)
 	if o.Timeout == 0 {
 		o.Timeout = 10 * time.Minute
 	}
+	if o.Clock == nil {
+		o.Clock = time.Now
+	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
@@ -85,7 +89,9 @@ func (c *Courier) Wake() {
 }
 
 // group is what one worker handles at a time: all due deliveries of one image
-// in one repository, so that writers of a referrers tag never race.
+// in one repository, so that writers of a referrers tag do not race inside a
+// process. Between processes a lease keeps them apart while it runs; placing
+// survives the race that is left.
 type group struct {
 	registry, repository string
 	subject              statement.Digest
@@ -181,7 +187,7 @@ func (c *Courier) work(ctx context.Context, due []ledger.Delivery) {
 // as it was, so that the next process need not wait for its lease to run out.
 func (c *Courier) deliver(ctx context.Context, d ledger.Delivery) {
 	manifest, err := c.place(ctx, d)
-	settled := outcome(d, manifest, err, time.Now())
+	settled := outcome(d, manifest, err, c.o.Clock())
 	if err != nil && ctx.Err() != nil {
 		settled = d
 	}
@@ -191,7 +197,11 @@ func (c *Courier) deliver(ctx context.Context, d ledger.Delivery) {
 		c.o.Log.WarnContext(ctx, "delivery not settled", "entry", d.EntryID, "artifact", d.Artifact, "err", err)
 		return
 	}
-	c.o.Log.InfoContext(ctx, "delivery", "entry", d.EntryID, "artifact", d.Artifact, "state", settled.State,
+	level := slog.LevelInfo
+	if settled.LastError != "" {
+		level = slog.LevelWarn
+	}
+	c.o.Log.Log(ctx, level, "delivery", "entry", d.EntryID, "artifact", d.Artifact, "state", settled.State,
 		"repository", d.Repository, "subject", d.Subject, "tries", settled.Tries, "manifest", settled.Manifest, "err", settled.LastError)
 }
 

@@ -104,7 +104,7 @@ func (o *Operator) Policy(t testing.TB, previous statement.ID, d policy.Document
 		t.Fatal(err)
 	}
 	return sign(t, o.Key, statement.Template{
-		Issuer: o.URL, Subject: o.URL + "/policy", ContentType: policy.MediaType, Payload: b,
+		Issuer: o.URL, Subject: o.URL + policy.StatementSubject, ContentType: policy.MediaType, Payload: b,
 	})
 }
 
@@ -136,7 +136,7 @@ func (o *Operator) Service(t testing.TB, svc ledger.Service) *statement.Statemen
 		t.Fatal(err)
 	}
 	return sign(t, o.Key, statement.Template{
-		Issuer: o.URL, Subject: o.URL + "/service", ContentType: policy.ServiceMediaType, Payload: b,
+		Issuer: o.URL, Subject: o.URL + policy.ServiceSubject, ContentType: policy.ServiceMediaType, Payload: b,
 	})
 }
 

@@ -12,12 +12,12 @@ import (
 var tokenTests = []test{
 	{"tokens come back, also after reopening", tokensComeBack},
 	{"a token is revoked once", revokedOnce},
-	{"tokens that miss something, or are there, are refused", badTokens},
+	{"tokens that miss something, say what no store keeps, or are there, are refused", badTokens},
 }
 
 func token(name string, created time.Time) ledger.Token {
 	return ledger.Token{
-		ID: "id-" + name, Name: name, Hash: sha256.Sum256([]byte(name)), Scopes: []string{"publish", "read"},
+		ID: "id-" + name, Name: name, Hash: sha256.Sum256([]byte(name)), Scopes: []string{ledger.ScopePublish, ledger.ScopeRead},
 		Created: created, Expires: created.Add(time.Hour),
 	}
 }
@@ -25,7 +25,7 @@ func token(name string, created time.Time) ledger.Token {
 func tokensComeBack(w *world) {
 	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	b, a := token("b", at), token("a", at.Add(time.Minute))
-	a.Scopes = []string{"read"}
+	a.Scopes = []string{ledger.ScopeRead}
 	for _, t := range []ledger.Token{a, b} {
 		if err := w.store.AddToken(w.ctx, t); err != nil {
 			w.Fatal(err)
@@ -69,10 +69,14 @@ func badTokens(w *world) {
 		w.Fatal(err)
 	}
 	for name, spoil := range map[string]func(*ledger.Token){
-		"no scope":  func(t *ledger.Token) { t.Scopes = nil },
-		"no expiry": func(t *ledger.Token) { t.Expires = time.Time{} },
-		"same ID":   func(t *ledger.Token) { t.ID = "id-x" },
-		"same hash": func(t *ledger.Token) { t.Hash = sha256.Sum256([]byte("x")) },
+		"no ID":              func(t *ledger.Token) { t.ID = "" },
+		"an ID not UTF-8":    func(t *ledger.Token) { t.ID = "id-\xff" },
+		"a name with a NUL":  func(t *ledger.Token) { t.Name = "a\x00b" },
+		"no scope":           func(t *ledger.Token) { t.Scopes = nil },
+		"a scope of its own": func(t *ledger.Token) { t.Scopes = []string{ledger.ScopeRead, "admin"} },
+		"no expiry":          func(t *ledger.Token) { t.Expires = time.Time{} },
+		"same ID":            func(t *ledger.Token) { t.ID = "id-x" },
+		"same hash":          func(t *ledger.Token) { t.Hash = sha256.Sum256([]byte("x")) },
 	} {
 		t := token("y", at)
 		spoil(&t)

@@ -41,7 +41,7 @@ func (s *Store) stage(ctx context.Context, digest statement.Digest, r io.Reader,
 	if !ok || len(digest.Bytes()) != algorithm.Size() {
 		return 0, fmt.Errorf("%w: not a digest", ledger.ErrDigest)
 	}
-	c := &checked{r: r, left: limits.MaxSize, hash: algorithm.New(), want: digest.Bytes()}
+	c := &checked{r: r, limit: limits.MaxSize, hash: algorithm.New(), want: digest}
 
 	_, _, err := s.piece(ctx, digest)
 	switch {
@@ -79,23 +79,26 @@ func (s *Store) stage(ctx context.Context, digest statement.Digest, r io.Reader,
 	return size, errors.Join(err, gone)
 }
 
-// checked reads at most left bytes and ends in io.EOF only if they are the
+// checked reads at most limit bytes and ends in io.EOF only if they are the
 // content that was promised.
 type checked struct {
-	r    io.Reader
-	left int64
-	hash hash.Hash
-	want []byte
+	r           io.Reader
+	read, limit int64
+	hash        hash.Hash
+	want        statement.Digest
 }
 
 func (c *checked) Read(p []byte) (int, error) {
 	n, err := c.r.Read(p)
 	c.hash.Write(p[:n])
-	if c.left -= int64(n); c.left < 0 {
-		return 0, ledger.ErrTooLarge
+	if c.read += int64(n); c.read > c.limit {
+		return 0, fmt.Errorf("%w: more than %d bytes", ledger.ErrTooLarge, c.limit)
 	}
-	if err == io.EOF && subtle.ConstantTimeCompare(c.hash.Sum(nil), c.want) != 1 {
-		return 0, ledger.ErrDigest
+	if err != io.EOF {
+		return n, err
+	}
+	if sum := c.hash.Sum(nil); subtle.ConstantTimeCompare(sum, c.want.Bytes()) != 1 {
+		return 0, fmt.Errorf("%w: got %s:%x, want %s", ledger.ErrDigest, c.want.Algorithm(), sum, c.want)
 	}
 	return n, err
 }
@@ -141,7 +144,7 @@ func (s *Store) put(ctx context.Context, id int64, n int, chunk []byte, quota in
 			INSERT INTO staged_chunks (staged_id, position, data) SELECT id, $2, $6 FROM room`,
 			id, n, int64(len(chunk)), silence, quota, chunk)
 		if err == nil && done.RowsAffected() == 0 {
-			err = ledger.ErrQuota
+			err = fmt.Errorf("%w: no room for %d bytes more, %d are allowed", ledger.ErrQuota, len(chunk), quota)
 		}
 		return err
 	})

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -14,18 +13,8 @@ import (
 
 // AddToken keeps a new token.
 func (s *Store) AddToken(ctx context.Context, t ledger.Token) error {
-	switch {
-	case t.ID == "" || !storable(t.ID) || !storable(t.Name):
-		return fmt.Errorf("add token %.80q: id or name is empty or not text", t.ID)
-	case t.Expires.IsZero():
-		return fmt.Errorf("add token %s: it never expires", t.ID)
-	case len(t.Scopes) == 0:
-		return fmt.Errorf("add token %s: it has no scopes", t.ID)
-	}
-	for _, scope := range t.Scopes {
-		if !slices.Contains(ledger.TokenScopes, scope) {
-			return fmt.Errorf("add token %s: no scope %.80q (there are %v)", t.ID, scope, ledger.TokenScopes)
-		}
+	if err := t.Check(); err != nil {
+		return fmt.Errorf("add %w", err)
 	}
 	err := s.work.run(ctx, func(c *pgx.Conn) error {
 		_, err := c.Exec(ctx, `INSERT INTO tokens (id, name, hash, scopes, created_at, expires_at, revoked_at)

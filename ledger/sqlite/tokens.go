@@ -4,7 +4,6 @@ import (
 	"context"
 	"database/sql"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"time"
 
@@ -13,8 +12,8 @@ import (
 
 // AddToken keeps a new token's hash.
 func (s *Store) AddToken(ctx context.Context, t ledger.Token) error {
-	if len(t.Scopes) == 0 || t.Expires.IsZero() {
-		return errors.New("a token needs scopes and an expiry")
+	if err := t.Check(); err != nil {
+		return fmt.Errorf("add %w", err)
 	}
 	return s.update(ctx, func(tx *sql.Tx) error {
 		_, err := tx.ExecContext(ctx, `INSERT INTO tokens (id, name, hash, scopes, created_at, expires_at, revoked_at)

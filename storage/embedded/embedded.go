@@ -28,7 +28,8 @@
 //
 // registry.db (SQLite, WAL, synchronous=FULL) holds names, manifests, tags and
 // uploads; blobs/<algorithm>/<2 hex>/<hex> holds the bytes; uploads/<id> what
-// is not yet a blob. One process at a time owns the folder.
+// is not yet a blob. One process at a time owns the folder: it holds the lock
+// on the file lock, which stays.
 //
 // # The HTTP layer is ours
 //
@@ -76,7 +77,8 @@ var errClosed = errors.New("the registry is closed")
 // Registry is an open registry. All methods are safe for concurrent use.
 type Registry struct {
 	dir  string
-	read *sql.DB // query_only, several connections
+	lock *os.File // says whose the folder is
+	read *sql.DB  // query_only, several connections
 	now  func() time.Time
 	log  atomic.Pointer[slog.Logger]
 
@@ -98,8 +100,9 @@ type Registry struct {
 	closing func() error    // once
 }
 
-// Open opens the registry in dir and creates what is missing. The caller must
-// Close it.
+// Open opens the registry in dir and creates what is missing. A folder that is
+// open already, here or in another process, is refused. The caller must Close
+// the registry; a process that just ends lets go of the folder, too.
 func Open(dir string) (*Registry, error) {
 	r, err := open(dir, time.Now)
 	if err != nil {
@@ -108,10 +111,19 @@ func Open(dir string) (*Registry, error) {
 	return r, nil
 }
 
-func open(dir string, now func() time.Time) (*Registry, error) {
+func open(dir string, now func() time.Time) (r *Registry, err error) {
 	if err := makeFolders(dir); err != nil {
 		return nil, err
 	}
+	lock, err := lockFile(filepath.Join(dir, "lock"))
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, lock.Close())
+		}
+	}()
 	path, err := filepath.Abs(filepath.Join(dir, "registry.db"))
 	if err != nil {
 		return nil, err
@@ -132,8 +144,8 @@ func open(dir string, now func() time.Time) (*Registry, error) {
 	read.SetMaxIdleConns(8)
 
 	ctx, cancel := context.WithCancel(context.Background())
-	r := &Registry{
-		dir: dir, read: read, write: write, now: now,
+	r = &Registry{
+		dir: dir, lock: lock, read: read, write: write, now: now,
 		patience: stall,
 		changes:  make(chan change),
 		stop:     cancel, stopped: ctx.Done(),
@@ -151,14 +163,14 @@ func open(dir string, now func() time.Time) (*Registry, error) {
 // are dropped.
 func (r *Registry) LogTo(log *slog.Logger) { r.log.Store(log) }
 
-// Close ends the collection, waits for the change being committed and closes
-// the database. Requests still running then fail; stop serving first.
+// Close ends the collection, waits for the change being committed, closes the
+// database and lets go of the folder. Requests still running then fail; stop serving first.
 func (r *Registry) Close() error { return r.closing() }
 
 func (r *Registry) shutdown() error {
 	r.stop()
 	r.running.Wait()
-	return errors.Join(r.read.Close(), r.write.Close())
+	return errors.Join(r.read.Close(), r.write.Close(), r.lock.Close())
 }
 
 func openDatabase(path, option string) (*sql.DB, error) {
