@@ -97,7 +97,7 @@ func TestEveryEndpointShowsAndTakesWhatItsCallerMay(t *testing.T) {
 
 	// Writes: judged by the caller first, and the answer to whoever may publish
 	// is the original receipt, whether or not the entry may be read.
-	tested["POST /entries"], tested["PUT /v1/evidence/{digest}"] = true, true
+	tested["POST /entries"], tested["POST /v1/entries:batch"], tested["PUT /v1/evidence/{digest}"] = true, true, true
 	extension := serveExtension(t, w.api)
 	content := []byte("evidence")
 	for _, c := range callers {
@@ -125,6 +125,13 @@ func TestEveryEndpointShowsAndTakesWhatItsCallerMay(t *testing.T) {
 			if w.size() != before {
 				t.Errorf("resubmission as %s made an entry", c.name)
 			}
+		}
+		if a := w.batch([][]byte{public.Canonical(), private.Canonical()}, c.header...); c.publish {
+			for i, item := range w.items(a) {
+				w.registered(item, []*statement.Statement{public, private}[i])
+			}
+		} else if a.status != want {
+			t.Errorf("batch as %s: %d, want %d", c.name, a.status, want)
 		}
 		a := w.send(request{"PUT", "/v1/evidence/" + string(statement.SHA256(content)), c.header, bytes.NewReader(content)})
 		if a.status != want && !(want == http.StatusCreated && a.status == http.StatusOK) {

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/go-chi/chi/v5"
+	"golang.org/x/sync/semaphore"
 
 	"github.com/scittd/scittd/ledger"
 	"github.com/scittd/scittd/policy"
@@ -77,7 +78,9 @@ type API struct {
 	byAddress *buckets[netip.Addr] // callers without a token that was seen lately
 	byCaller  *buckets[[32]byte]   // the others, by the hash of their token
 	readiness readiness
-	inFlight  chan struct{} // one element per request being served; nil: unbounded
+	inFlight  chan struct{}       // one element per request being served; nil: unbounded
+	batches   chan struct{}       // the same for batches alone, half as many
+	batchRoom *semaphore.Weighted // in bytes, for the items of batches that are being registered
 }
 
 // readiness is the last answer to whether a registration would be accepted.
@@ -111,9 +114,11 @@ func New(c Config) *API {
 		addresses: addresses{c.TrustedProxies},
 		byAddress: newBuckets[netip.Addr](c.Limits.AddressRate, c.Limits.AddressBurst),
 		byCaller:  newBuckets[[32]byte](c.Limits.CallerRate, c.Limits.CallerBurst),
+		batchRoom: semaphore.NewWeighted(batchRoom),
 	}
 	if c.Limits.InFlight > 0 {
 		a.inFlight = make(chan struct{}, c.Limits.InFlight)
+		a.batches = make(chan struct{}, max(1, c.Limits.InFlight/2))
 	}
 	a.router = a.routes()
 	return a
@@ -143,6 +148,7 @@ func (a *API) routes() *chi.Mux {
 	get("/v1/entries/{id}/deliveries", a.reading(a.deliveries))
 	get("/v1/service", a.open(a.service))
 	get("/v1/policy", a.open(a.policy))
+	r.Post("/v1/entries:batch", a.writing(bulk, a.registerBatch))
 	if a.Staging != nil {
 		r.Put("/v1/evidence/{digest}", a.writing(streamed, a.stage))
 	}
@@ -214,6 +220,7 @@ var (
 	// does not come would be due when its own time is up.
 	brief    = pace{10 * time.Second, 40 * time.Second} // queries, receipts
 	quick    = pace{30 * time.Second, 60 * time.Second} // one statement
+	bulk     = pace{60 * time.Second, 90 * time.Second} // a batch of them
 	streamed = pace{}                                   // the handler renews it while bytes flow
 )
 
@@ -257,19 +264,30 @@ func (a *API) writing(p pace, h func(http.ResponseWriter, *http.Request, Caller)
 // take, and answers with the problem of an error.
 func (a *API) endpoint(p pace, h func(http.ResponseWriter, *http.Request) error) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		if a.inFlight != nil {
-			select {
-			case a.inFlight <- struct{}{}:
-				defer func() { <-a.inFlight }()
-			default:
-				a.fail(w, r, &fault{code: "overloaded"})
-				return
-			}
+		leave, ok := enter(a.inFlight)
+		if !ok {
+			a.fail(w, r, &fault{code: "overloaded"})
+			return
 		}
+		defer leave()
 		p.set(w)
 		if err := h(w, r); err != nil {
 			a.fail(w, r, err)
 		}
+	}
+}
+
+// enter takes one of the places there are in served, if one is free; nil has
+// places for everybody.
+func enter(served chan struct{}) (leave func(), ok bool) {
+	if served == nil {
+		return func() {}, true
+	}
+	select {
+	case served <- struct{}{}:
+		return func() { <-served }, true
+	default:
+		return nil, false
 	}
 }
 
@@ -324,7 +342,7 @@ func (a *API) guard(w http.ResponseWriter, r *http.Request, next http.HandlerFun
 		if p == http.ErrAbortHandler {
 			panic(p)
 		}
-		f := &fault{code: "internal", cause: fmt.Errorf("panic: %v\n%s", p, debug.Stack())}
+		f := panicked(p)
 		if answer.begun {
 			a.trace(r, problem(f.code), f)
 			panic(http.ErrAbortHandler)
@@ -333,6 +351,11 @@ func (a *API) guard(w http.ResponseWriter, r *http.Request, next http.HandlerFun
 		a.fail(w, r, f)
 	}()
 	next(answer, r)
+}
+
+// panicked is the fault of a panic with p, made where it is recovered.
+func panicked(p any) *fault {
+	return &fault{code: "internal", cause: fmt.Errorf("panic: %v\n%s", p, debug.Stack())}
 }
 
 // response remembers whether an answer has begun.

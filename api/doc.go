@@ -18,7 +18,9 @@
 //   - Every lookup carries the caller's scope, and a private entry answers byte
 //     for byte as an unknown one to those who may not see it.
 //   - Bodies, headers, queries and waiting are bounded; who is over a rate is
-//     told when to come back.
+//     told when to come back. A batch of n statements counts as n requests of
+//     its caller: it is never broken off for that, but what it takes beyond the
+//     rate is paid off before the next request is let in.
 //
 // It does not decide what may be registered, does not place anything in a
 // registry, and does not know which database or registry there is: it is given

@@ -290,7 +290,7 @@ func TestServiceAndPolicyDescribeThemselves(t *testing.T) {
 	want := apitype.Service{
 		URL: publicURL, Origin: "scitt.example/log", LeafRule: got.LeafRule, Registry: registryHost, TreeSize: 2,
 		PolicyEntry: w.ledger.Policy().Entry.String(),
-		Limits:      apitype.Limits{Statement: 1 << 20, Evidence: 64 << 20, PageSize: 500, Artifacts: 256},
+		Limits:      apitype.Limits{Statement: 1 << 20, Evidence: 64 << 20, PageSize: 500, Artifacts: 256, BatchItems: 1000, BatchSize: 16 << 20},
 	}
 	if got != want || got.LeafRule == "" {
 		t.Errorf("service %+v, want %+v", got, want)

@@ -19,11 +19,11 @@ type Limits struct {
 	Evidence     int64 // bytes of one staged piece of evidence
 	StagingQuota int64 // bytes of all staged evidence
 
-	CallerRate   float64 // requests a second of one token
+	CallerRate   float64 // requests a second of one token; each statement of a batch counts as one
 	CallerBurst  int
 	AddressRate  float64 // requests a second of one address, for callers without a valid token
 	AddressBurst int
-	InFlight     int // requests served at once; more are answered 503
+	InFlight     int // requests served at once, batches at most half of them; more are answered 503
 }
 
 // DefaultLimits are meant for a service in the open.
@@ -72,21 +72,33 @@ func (b *buckets[K]) take(key K, now time.Time) error {
 	if b.rate <= 0 {
 		return nil
 	}
-	b.mu.Lock()
-	bucket, ok := b.keys.get(key)
-	if !ok {
-		bucket = rate.NewLimiter(b.rate, b.burst)
-		b.keys.put(key, bucket)
-	}
-	b.mu.Unlock()
-
-	reservation := bucket.ReserveN(now, 1)
+	reservation := b.of(key).ReserveN(now, 1)
 	wait := reservation.DelayFrom(now)
 	if wait <= 0 {
 		return nil
 	}
 	reservation.CancelAt(now) // who is refused has used nothing
 	return &RateLimited{After: wait}
+}
+
+// owe uses one request of key's on credit. It is never refused; key's next take
+// is, until the debt is paid off.
+func (b *buckets[K]) owe(key K, now time.Time) {
+	if b.rate > 0 {
+		b.of(key).ReserveN(now, 1)
+	}
+}
+
+// of is the bucket of key, a full one when it is not remembered.
+func (b *buckets[K]) of(key K) *rate.Limiter {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	bucket, ok := b.keys.get(key)
+	if !ok {
+		bucket = rate.NewLimiter(b.rate, b.burst)
+		b.keys.put(key, bucket)
+	}
+	return bucket
 }
 
 // addresses finds out where a request comes from.

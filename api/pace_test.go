@@ -51,6 +51,7 @@ func TestEveryRouteBoundsItsTimeOnTheWire(t *testing.T) {
 		{"POST", "/entries", 30 * time.Second, 60 * time.Second},
 		{"GET", somePath, 10 * time.Second, 40 * time.Second},
 		{"GET", "/v1/entries", 10 * time.Second, 40 * time.Second},
+		{"POST", "/v1/entries:batch", 60 * time.Second, 90 * time.Second},
 		{"GET", "/.well-known/scitt-keys/x", 10 * time.Second, 40 * time.Second},
 	} {
 		w := &timed{ResponseRecorder: httptest.NewRecorder()}

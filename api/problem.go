@@ -105,6 +105,9 @@ func (f *fault) Error() string {
 
 func (f *fault) Unwrap() error { return f.cause }
 
+// retry is when the same request may succeed; 0: waiting does not mend it.
+func (f *fault) retry() time.Duration { return max(f.after, problem(f.code).Retry) }
+
 // Is makes faults of one code alike to errors.Is.
 func (f *fault) Is(target error) bool {
 	t, ok := target.(*fault)

@@ -50,27 +50,11 @@ func shapeOf(r *http.Request) shape {
 
 // fail answers r with the problem of err.
 func (a *API) fail(w http.ResponseWriter, r *http.Request, err error) {
-	if r.Context().Err() != nil {
-		err = context.Canceled // nobody reads the answer, and nothing of ours has failed
-	}
-	f := faultOf(err)
-	p := problem(f.code)
-	doc := apitype.Problem{
-		Type: a.base + "/problems/" + p.Code, Title: p.Title, Status: p.Status, Code: p.Code,
-		Detail: f.detail, Hint: f.hint, EntryID: f.entry, Rule: f.rule, PolicyEntry: f.policy,
-	}
-	if doc.Detail == "" {
-		doc.Detail = p.About
-	}
-	doc.Detail, doc.Hint = bounded(doc.Detail), bounded(doc.Hint)
-	// Only failures of ours carry a trace id: two answers of 404 must not differ.
-	if p.Status >= http.StatusInternalServerError {
-		doc.TraceID = a.trace(r, p, f)
-	}
-
+	f := a.faultFor(r, err)
+	p, doc := problem(f.code), a.document(r, f)
 	h := w.Header()
 	h.Set("Cache-Control", "no-store")
-	if after := max(f.after, p.Retry); after > 0 {
+	if after := f.retry(); after > 0 {
 		h.Set("Retry-After", seconds(after))
 	}
 	switch p.Status {
@@ -90,6 +74,32 @@ func (a *API) fail(w http.ResponseWriter, r *http.Request, err error) {
 	default:
 		send(w, p.Status, concise, conciseProblem(doc))
 	}
+}
+
+// faultFor is what err means to the client of r.
+func (a *API) faultFor(r *http.Request, err error) *fault {
+	if r.Context().Err() != nil {
+		err = context.Canceled // nobody reads the answer, and nothing of ours has failed
+	}
+	return faultOf(err)
+}
+
+// document is the problem of f, in full. A failure of ours is logged by it.
+func (a *API) document(r *http.Request, f *fault) apitype.Problem {
+	p := problem(f.code)
+	doc := apitype.Problem{
+		Type: a.base + "/problems/" + p.Code, Title: p.Title, Status: p.Status, Code: p.Code,
+		Detail: f.detail, Hint: f.hint, EntryID: f.entry, Rule: f.rule, PolicyEntry: f.policy,
+	}
+	if doc.Detail == "" {
+		doc.Detail = p.About
+	}
+	doc.Detail, doc.Hint = bounded(doc.Detail), bounded(doc.Hint)
+	// Only failures of ours carry a trace id: two answers of 404 must not differ.
+	if p.Status >= http.StatusInternalServerError {
+		doc.TraceID = a.trace(r, p, f)
+	}
+	return doc
 }
 
 // conciseProblem writes p as a concise problem details map (RFC 9290).

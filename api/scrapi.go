@@ -46,43 +46,55 @@ func (a *API) registerIn(w http.ResponseWriter, r *http.Request, c Caller, repos
 		return err
 	}
 
-	wait, cancel := context.WithTimeout(r.Context(), a.RegisterWait)
+	reg, err := a.submit(r.Context(), body, c, repository)
+	if err != nil {
+		return err
+	}
+	h := w.Header()
+	h.Set("Location", entryPath(reg.Entry.ID))
+	h.Set("Cache-Control", "no-store")
+	if reg.pending {
+		h.Set("Retry-After", "1")
+		h.Set("Content-Length", "0")
+		w.WriteHeader(http.StatusAccepted)
+		return nil
+	}
+	send(w, http.StatusCreated, receiptTypeFor(r), reg.Receipt)
+	return nil
+}
+
+// submitted is a registration as far as it was waited for.
+type submitted struct {
+	ledger.Registered
+	pending bool // the outcome is not known in time; only Entry.ID is set
+}
+
+// submit registers the statement in body, alone or one of a batch, and waits
+// RegisterWait for its outcome. Whatever becomes of it has one line in the log.
+func (a *API) submit(ctx context.Context, body []byte, c Caller, repository string) (submitted, error) {
+	wait, cancel := context.WithTimeout(ctx, a.RegisterWait)
 	defer cancel()
 	reg, err := a.Registrar.Register(wait, body, repository, c.Name, c.Scope())
 	switch {
 	case err == nil:
 		if !reg.New {
-			a.log.DebugContext(r.Context(), "registered before", "entry", reg.Entry.ID, "caller", c.Name)
+			a.log.DebugContext(ctx, "registered before", "entry", reg.Entry.ID, "caller", c.Name)
 		}
-		w.Header().Set("Location", entryPath(reg.Entry.ID))
-		w.Header().Set("Cache-Control", "no-store")
-		send(w, http.StatusCreated, receiptTypeFor(r), reg.Receipt)
-		return nil
-	case errors.Is(err, context.DeadlineExceeded) && r.Context().Err() == nil:
-		return a.pending(w, r, c, body)
+		return submitted{Registered: reg}, nil
+	case errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil:
+		s, err := statement.Parse(body)
+		if err != nil {
+			return submitted{}, err
+		}
+		a.log.InfoContext(ctx, "registration pending", "entry", s.ID(), "caller", c.Name)
+		return submitted{Registered: ledger.Registered{Entry: ledger.Entry{ID: s.ID()}}, pending: true}, nil
 	}
-	// The registrar logs what it registers and refuses, fail what goes wrong on
-	// our side: with this line every outcome has one.
+	// The registrar logs what it registers and refuses, trace what goes wrong on
+	// our side: this line is for the rest.
 	if f := faultOf(err); problem(f.code).Status == http.StatusBadRequest && !errors.As(err, new(*policy.Refusal)) {
-		a.log.InfoContext(r.Context(), "statement not accepted", "code", f.code, "caller", c.Name)
+		a.log.InfoContext(ctx, "statement not accepted", "code", f.code, "caller", c.Name)
 	}
-	return err
-}
-
-// pending answers for a registration whose outcome is not known in time.
-func (a *API) pending(w http.ResponseWriter, r *http.Request, c Caller, body []byte) error {
-	s, err := statement.Parse(body)
-	if err != nil {
-		return err
-	}
-	a.log.InfoContext(r.Context(), "registration pending", "entry", s.ID(), "caller", c.Name)
-	h := w.Header()
-	h.Set("Location", entryPath(s.ID()))
-	h.Set("Retry-After", "1")
-	h.Set("Cache-Control", "no-store")
-	h.Set("Content-Length", "0")
-	w.WriteHeader(http.StatusAccepted)
-	return nil
+	return submitted{}, err
 }
 
 // acceptStatement checks that a body is announced as a Signed Statement, plain:

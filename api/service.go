@@ -23,6 +23,7 @@ func (a *API) service(w http.ResponseWriter, r *http.Request) error {
 		Limits: apitype.Limits{
 			Statement: a.Limits.Statement, Evidence: a.Limits.Evidence,
 			PageSize: maxPage, Artifacts: statement.MaxArtifacts,
+			BatchItems: maxBatchItems, BatchSize: maxBatchSize,
 		},
 	})
 	return nil

@@ -19,6 +19,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/scittd/scittd/internal/detcbor"
 	"github.com/scittd/scittd/receipts"
 	"github.com/scittd/scittd/statement"
 )
@@ -30,12 +31,13 @@ type order struct {
 	First      int    // number of the first statement
 	Count      int
 	Clients    int
+	Bulk       int // statements of one request; 0: one, sent by itself
 }
 
 // outcome is its answer, one JSON line on its output.
 type outcome struct {
 	Elapsed  time.Duration // first request to last answer
-	P50, P99 time.Duration
+	P50, P99 time.Duration // of a request
 	Verify   time.Duration // CPU of one hot ES256 verification in the same window
 	CPU      time.Duration // of the load generator itself
 }
@@ -143,27 +145,34 @@ func signOne(key *ecdsa.PrivateKey, n int) ([]byte, error) {
 }
 
 // register sends the corpus with o.Clients requests in flight, and keeps every
-// verified-th answer.
+// verified-th receipt.
 func register(client *http.Client, o order, corpus [][]byte) ([]time.Duration, map[int][]byte, error) {
 	var next atomic.Int64
 	var all sync.WaitGroup
-	latencies := make([]time.Duration, len(corpus))
+	size, send := 1, post
+	if o.Bulk > 0 {
+		size, send = o.Bulk, postBatch
+	}
+	latencies := make([]time.Duration, (len(corpus)+size-1)/size)
 	answers, failed := map[int][]byte{}, make(chan error, o.Clients)
 	var mu sync.Mutex // answers
 	for range o.Clients {
 		all.Go(func() {
-			for i := int(next.Add(1) - 1); i < len(corpus); i = int(next.Add(1) - 1) {
+			for n := int(next.Add(1) - 1); n < len(latencies); n = int(next.Add(1) - 1) {
+				first := n * size
 				begin := time.Now()
-				receipt, err := post(client, o, corpus[i])
-				latencies[i] = time.Since(begin)
+				receipts, err := send(client, o, corpus[first:min(first+size, len(corpus))])
+				latencies[n] = time.Since(begin)
 				if err != nil {
 					failed <- err
 					return
 				}
-				if i%verified == 0 {
-					mu.Lock()
-					answers[i] = receipt
-					mu.Unlock()
+				for i, receipt := range receipts {
+					if (first+i)%verified == 0 {
+						mu.Lock()
+						answers[first+i] = receipt
+						mu.Unlock()
+					}
 				}
 			}
 		})
@@ -177,23 +186,64 @@ func register(client *http.Client, o order, corpus [][]byte) ([]time.Duration, m
 	}
 }
 
-func post(client *http.Client, o order, signed []byte) ([]byte, error) {
-	req, err := http.NewRequest(http.MethodPost, o.URL+"/entries", bytes.NewReader(signed))
+// post registers one statement.
+func post(client *http.Client, o order, signed [][]byte) (receipts [][]byte, err error) {
+	receipt, err := request(client, o, "/entries", "application/cose", signed[0], http.StatusCreated)
+	return [][]byte{receipt}, err
+}
+
+// postBatch registers several in one request.
+func postBatch(client *http.Client, o order, signed [][]byte) (receipts [][]byte, err error) {
+	const path = "/v1/entries:batch"
+	answer, err := request(client, o, path, "application/cbor-seq", bytes.Join(signed, nil), http.StatusOK)
 	if err != nil {
 		return nil, err
 	}
-	req.Header.Set("Content-Type", "application/cose")
+	for sequence := detcbor.NewSequence(bytes.NewReader(answer), len(answer)); ; {
+		raw, err := sequence.Next()
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return nil, err
+		}
+		var item struct {
+			_       struct{} `cbor:",toarray"`
+			N       int
+			Status  int
+			Content []byte
+		}
+		if err := detcbor.Unmarshal(raw, &item); err != nil {
+			return nil, err
+		}
+		if item.N != len(receipts) || item.Status != http.StatusCreated {
+			return nil, fmt.Errorf("POST %s: item %d: %d %q: the run is void", path, item.N, item.Status, item.Content)
+		}
+		receipts = append(receipts, item.Content)
+	}
+	if len(receipts) != len(signed) {
+		return nil, fmt.Errorf("POST %s: %d receipts for %d statements: the run is void", path, len(receipts), len(signed))
+	}
+	return receipts, nil
+}
+
+func request(client *http.Client, o order, path, contentType string, body []byte, want int) ([]byte, error) {
+	req, err := http.NewRequest(http.MethodPost, o.URL+path, bytes.NewReader(body))
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("Content-Type", contentType)
 	req.Header.Set("Authorization", "Bearer "+o.Token)
 	resp, err := client.Do(req)
 	if err != nil {
 		return nil, err
 	}
 	defer resp.Body.Close()
-	body, err := io.ReadAll(resp.Body)
-	if err == nil && resp.StatusCode != http.StatusCreated {
-		err = fmt.Errorf("POST /entries: %s %q: the run is void", resp.Status, body)
+	answer, err := io.ReadAll(resp.Body)
+	if err == nil && resp.StatusCode != want {
+		err = fmt.Errorf("POST %s: %s %q: the run is void", path, resp.Status, answer)
 	}
-	return body, err
+	return answer, err
 }
 
 func checkReceipts(client *http.Client, o order, corpus [][]byte, answers map[int][]byte) error {

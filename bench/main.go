@@ -28,7 +28,7 @@ type options struct {
 	scittd  string
 	repeats int
 	single  int // registrations of a window with one client
-	many    int // of a window with 64
+	many    int // of a window with 64, and of one with bulk registration
 	small   int // entries in the log when memory is read first
 	large   int // and when it is read last
 }
@@ -42,7 +42,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout io.Writer) 
 	flags.StringVar(&o.scittd, "scittd", "../bin/scittd", "server `binary`")
 	flags.IntVar(&o.repeats, "repeats", 3, "windows of each kind; medians are printed")
 	flags.IntVar(&o.single, "single", 1500, "registrations in a window with 1 client")
-	flags.IntVar(&o.many, "many", 20000, "registrations in a window with 64 clients")
+	flags.IntVar(&o.many, "many", 20000, "registrations in a window with 64 clients, and in one with bulk registration")
 	flags.IntVar(&o.small, "small", 10000, "entries in the log when memory is read first")
 	flags.IntVar(&o.large, "large", 100000, "entries in the log when memory is read last")
 	if err := flags.Parse(args); err != nil {

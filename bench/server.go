@@ -227,9 +227,9 @@ func (w window) verifyShare() float64 {
 	return float64(w.Verify) / float64(w.perEntry(w.server+w.postgres))
 }
 
-// load registers count new statements with so many clients, from a process of
-// its own.
-func (b *bench) load(ctx context.Context, clients, count int) (w window, err error) {
+// load registers count new statements with so many clients, each alone or bulk
+// to a request, from a process of its own.
+func (b *bench) load(ctx context.Context, clients, bulk, count int) (w window, err error) {
 	self, err := os.Executable()
 	if err != nil {
 		return w, err
@@ -253,7 +253,7 @@ func (b *bench) load(ctx context.Context, clients, count int) (w window, err err
 		}
 	}()
 	out := bufio.NewReader(outPipe)
-	o := order{URL: b.url, Token: b.token, Key: b.key, First: b.entries, Count: count, Clients: clients}
+	o := order{URL: b.url, Token: b.token, Key: b.key, First: b.entries, Count: count, Clients: clients, Bulk: bulk}
 	if err := json.NewEncoder(in).Encode(o); err != nil {
 		return w, err
 	}

@@ -1,6 +1,6 @@
 // Package client speaks to a SCITT transparency service: SCRAPI (registration
-// and receipts), /v1 (queries) and the registry's extension discovery. Start
-// with New and Register.
+// and receipts), /v1 (queries, bulk registration) and the registry's extension
+// discovery. Start with New and Register, or RegisterAll for many statements.
 //
 // It believes nothing it can check: statements are hashed against the entry ID
 // that was asked for, and a receipt is only as good as a Verifier says under

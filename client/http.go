@@ -76,18 +76,23 @@ func (c *Client) do(ctx context.Context, r request) (answer, error) {
 		if try >= tries || ctx.Err() != nil {
 			return a, err
 		}
-		wait := a.retryAfter
-		if wait == 0 {
-			longest := min(maxBackoff, 200*time.Millisecond<<try)
-			wait = longest/2 + rand.N(longest/2)
-		}
-		if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) < wait {
-			return a, err // waiting would only turn a reason into a timeout
-		}
-		if c.sleep(ctx, wait) != nil {
+		if !c.again(ctx, try, a.retryAfter) {
 			return a, err
 		}
 	}
+}
+
+// again waits until a request may be repeated: as long as the service asked for,
+// if it did. false: there is no time left for that.
+func (c *Client) again(ctx context.Context, try int, wait time.Duration) bool {
+	if wait == 0 {
+		longest := min(maxBackoff, 200*time.Millisecond<<try)
+		wait = longest/2 + rand.N(longest/2)
+	}
+	if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) < wait {
+		return false // waiting would only turn a reason into a timeout
+	}
+	return c.sleep(ctx, wait) == nil
 }
 
 func (c *Client) once(ctx context.Context, r request) (answer, error) {

@@ -39,7 +39,7 @@ func IsNotFound(err error) bool {
 func (c *Client) unexpected(a answer) error {
 	p := &Problem{Host: c.base, RetryAfter: a.retryAfter}
 	switch a.mediaType {
-	case "application/concise-problem-details+cbor":
+	case conciseType:
 		p.Problem = readConcise(a.body)
 	case "application/problem+json":
 		if json.Unmarshal(a.body, &p.Problem) != nil {
@@ -52,6 +52,8 @@ func (c *Client) unexpected(a answer) error {
 	}
 	return p
 }
+
+const conciseType = "application/concise-problem-details+cbor"
 
 // Keys of concise problem details (RFC 9290 §2), and of our own entry in them.
 const (

@@ -30,15 +30,14 @@ type Registration struct {
 // registry. A *Problem says why it was refused.
 // Source: draft-ietf-scitt-scrapi-11 §2.3.
 func (c *Client) Submit(ctx context.Context, signed []byte, repository string) (Registration, error) {
-	s, err := statement.Parse(signed)
+	reg, err := c.registration(signed)
 	if err != nil {
-		return Registration{}, fmt.Errorf("not a Signed Statement: %w", err)
+		return reg, err
 	}
 	path := "/entries"
 	if repository != "" {
 		path = "/v2/" + repository + "/_scitt/entries/register"
 	}
-	reg := Registration{EntryID: s.ID(), URL: c.base + "/entries/" + s.ID().String()}
 	answer, err := c.do(ctx, request{method: http.MethodPost, path: path, body: signed,
 		header: http.Header{"Content-Type": {"application/cose"}, "Accept": {"application/cose"}}})
 	switch {
@@ -52,6 +51,15 @@ func (c *Client) Submit(ctx context.Context, signed []byte, repository string) (
 		return reg, nil
 	}
 	return reg, c.unexpected(answer)
+}
+
+// registration is what is known of one before it is asked for.
+func (c *Client) registration(signed []byte) (Registration, error) {
+	s, err := statement.Parse(signed)
+	if err != nil {
+		return Registration{}, fmt.Errorf("not a Signed Statement: %w", err)
+	}
+	return Registration{EntryID: s.ID(), URL: c.base + "/entries/" + s.ID().String()}, nil
 }
 
 // Register is Submit that waits for the receipt until ctx ends.

@@ -73,6 +73,22 @@ type Found struct {
 	MediaTypes []string `json:"mediaTypes"`
 }
 
+// Batch is the answer to POST /v1/entries:batch where JSON is asked for: one
+// item for each of the request, in order. When the request itself broke off,
+// the last one says why, and nothing behind it was looked at.
+type Batch struct {
+	Items []BatchItem `json:"items"`
+}
+
+// BatchItem is what became of one statement of a batch.
+type BatchItem struct {
+	N       int      `json:"n"`                   // its place in the request, from 0
+	Status  int      `json:"status"`              // 201, 202, or that of Problem
+	EntryID string   `json:"id,omitempty"`        // with 201 and 202
+	Index   *uint64  `json:"leafIndex,omitempty"` // with 201
+	Problem *Problem `json:"problem,omitempty"`
+}
+
 // Delivery is one thing to place in a registry.
 type Delivery struct {
 	Registry   string     `json:"registry"`
@@ -119,6 +135,9 @@ type Limits struct {
 	Evidence  int64 `json:"evidence"`
 	PageSize  int   `json:"pageSize"`
 	Artifacts int   `json:"artifacts"`
+
+	BatchItems int   `json:"batchItems"` // statements of one batch
+	BatchSize  int64 `json:"batchSize"`  // bytes of one batch
 }
 
 // Policy is the registration policy in force: GET /v1/policy.

@@ -4,7 +4,9 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"iter"
 	"os"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -21,8 +23,6 @@ type registration struct {
 	URL     string       `json:"url,omitempty"`
 	Receipt string       `json:"receipt,omitempty"` // verified, or why not
 	Error   *errorReport `json:"error,omitempty"`
-
-	transparent []byte
 }
 
 func submitCommand(a *app) *cobra.Command {
@@ -30,9 +30,10 @@ func submitCommand(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "submit FILE...", Aliases: []string{"register"}, Args: cobra.MinimumNArgs(1),
 		Short: "Register Signed Statements; -o writes the Transparent Statement of a single one",
-		Long: `Register Signed Statements. What is wrong with one file is said, and the others
-go on; the exit code is then that of the failures, or 1 when they differ.`,
-		Example: "  scitt submit claim.cose -o claim.transparent.cose",
+		Long: `Register Signed Statements. Several travel together, a hundred to a request. What
+is wrong with one file is said, and the others go on; the exit code is then that
+of the worst failure: a verdict (10 to 16) before 4, 2, 17 and 1.`,
+		Example: "  scitt submit claim.cose -o claim.transparent.cose\n  scitt submit claims/*.cose",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if a.output != "" && (len(args) > 1 || noWait) {
 				return usage("-o takes the Transparent Statement of one file that is waited for")
@@ -53,54 +54,139 @@ func (a *app) submit(ctx context.Context, files []string, noWait bool) error {
 	if err != nil {
 		return err
 	}
-	var all []registration
-	var failures []error
-	for _, file := range files {
-		r, err := register(ctx, c, trust, file, noWait)
+	s := submission{a, c, trust, c.Register, c.RegisterAll}
+	if noWait {
+		s.one, s.many = c.Submit, c.SubmitAll
+	}
+	if len(files) > 1 {
+		return s.files(ctx, files)
+	}
+	if err := s.file(ctx, files[0]); err != nil {
+		return fmt.Errorf("%s: %w", files[0], err)
+	}
+	return nil
+}
+
+// submission is one run of submit.
+type submission struct {
+	*app
+	service *client.Client
+	pinned  client.Trust
+	one     func(ctx context.Context, signed []byte, repository string) (client.Registration, error)
+	many    func(ctx context.Context, signed iter.Seq[[]byte], done func(n int, r client.Registration, err error))
+}
+
+// file registers a single file.
+func (s submission) file(ctx context.Context, file string) error {
+	signed, err := readStatement(file)
+	if err != nil {
+		return err
+	}
+	reg, err := s.one(ctx, signed.raw, "")
+	r, err := s.conclude(ctx, file, signed, reg, err)
+	if err != nil {
+		return err
+	}
+	if s.output != "" {
+		transparent, err := signed.transparent(reg.Receipt)
 		if err != nil {
-			report := describe(err)
-			r.State, r.Error = "failed", &report
-			failures = append(failures, err)
+			return err
 		}
-		all = append(all, r)
-	}
-	if len(files) == 1 && len(failures) == 1 {
-		return fmt.Errorf("%s: %w", files[0], failures[0])
-	}
-	if a.output != "" {
-		if err := a.write(all[0].transparent); err != nil {
+		if err := s.write(transparent); err != nil {
 			return err
 		}
 	}
-	err = a.report("Registrations", all, func(w io.Writer) {
+	return s.report("Registrations", []registration{r}, r.text)
+}
+
+// files registers several, in as few requests as the client thinks fit, and
+// reads them as they are needed. Each has its outcome in the report.
+func (s submission) files(ctx context.Context, files []string) error {
+	all := make([]registration, len(files))
+	failures := make([]error, len(files))
+	count := s.counted(len(files))
+	settle := func(at int, signed signedFile, reg client.Registration, err error) {
+		r, err := s.conclude(ctx, files[at], signed, reg, err)
+		if err != nil {
+			report := describe(err)
+			r.State, r.Error = "failed", &report
+		}
+		all[at], failures[at] = r, err
+		count.add(err == nil)
+	}
+
+	var from []int // which file a statement came from
+	var sent []signedFile
+	readable := func(yield func([]byte) bool) {
+		for at, file := range files {
+			signed, err := readStatement(file)
+			if err != nil {
+				settle(at, signed, client.Registration{}, err)
+				continue
+			}
+			from, sent = append(from, at), append(sent, signed)
+			if !yield(signed.raw) {
+				return
+			}
+		}
+	}
+	s.many(ctx, readable, func(n int, reg client.Registration, err error) {
+		settle(from[n], sent[n], reg, err)
+		sent[n] = signedFile{} // only what is on its way is held
+	})
+	count.close()
+
+	err := s.report("Registrations", all, func(w io.Writer) {
 		for _, r := range all {
 			r.text(w)
 		}
 	})
-	if err != nil || len(failures) == 0 {
+	if err != nil {
 		return err
 	}
-	return fail(sharedCode(failures), "%d of %d statements were not registered", len(failures), len(all))
+	failures = slices.DeleteFunc(failures, func(err error) bool { return err == nil })
+	if len(failures) == 0 {
+		return nil
+	}
+	return fail(worst(failures), "%d of %d statements were not registered", len(failures), len(all))
 }
 
-// register registers one file and verifies its receipt.
-func register(ctx context.Context, c *client.Client, trust client.Trust, file string, noWait bool) (registration, error) {
-	r := registration{File: file}
+// signedFile is a Signed Statement with the bytes that were read.
+type signedFile struct {
+	*statement.Statement
+	raw []byte
+}
+
+func readStatement(file string) (signedFile, error) {
 	raw, err := os.ReadFile(file)
 	if err != nil {
-		return r, usage("%w", err)
+		return signedFile{}, usage("%w", err)
 	}
 	s, err := statement.Parse(raw)
 	if err != nil {
-		return r, usage("%w", err)
+		return signedFile{}, usage("%w", err)
 	}
-	send := c.Register
-	if noWait {
-		send = c.Submit
+	return signedFile{s, raw}, nil
+}
+
+// transparent is the statement with its receipt.
+func (f signedFile) transparent(receipt []byte) ([]byte, error) {
+	chain := f.Chain
+	if f.ChainProtected {
+		chain = nil
 	}
-	reg, err := send(ctx, raw, "")
-	if err != nil {
-		return r, timedOut(ctx, err, s.ID())
+	return receipts.BuildTransparent(f.Canonical(), chain, receipt)
+}
+
+// conclude makes of a registration, or of err, what is reported of it, and
+// verifies the receipt.
+func (s submission) conclude(ctx context.Context, file string, signed signedFile, reg client.Registration, err error) (registration, error) {
+	r := registration{File: file}
+	switch {
+	case signed.Statement == nil: // there was nothing to register
+		return r, err
+	case err != nil:
+		return r, timedOut(ctx, err, signed.ID())
 	}
 	r.EntryID, r.URL = reg.EntryID.String(), reg.URL
 	if reg.Pending {
@@ -108,31 +194,33 @@ func register(ctx context.Context, c *client.Client, trust client.Trust, file st
 		return r, nil
 	}
 	r.State, r.Receipt = "registered", "verified"
-	if _, err := verifyReceipt(trust, s, reg.Receipt); err != nil {
+	if _, err := verifyReceipt(s.pinned, signed.Statement, reg.Receipt); err != nil {
 		// Registering needs no trust; saying that a receipt holds does. Whoever
 		// pinned this service wants its receipts and nobody else's.
-		_, pinned := trust.Find(c.URL())
+		_, pinned := s.pinned.Find(s.service.URL())
 		if pinned || describe(err).ExitCode != exitUntrusted {
 			return r, err
 		}
 		r.Receipt = "not verified: " + err.Error()
 	}
-	chain := s.Chain
-	if s.ChainProtected {
-		chain = nil
-	}
-	r.transparent, err = receipts.BuildTransparent(s.Canonical(), chain, reg.Receipt)
-	return r, err
+	return r, nil
 }
 
-// sharedCode is the exit code of all failures; 1, retrying may help, when they
-// differ.
-func sharedCode(failures []error) int {
-	code := describe(failures[0]).ExitCode
+// worst is the exit code of the failure that trying again mends least: a
+// verdict before what is wrong on this side, and that before what may pass.
+func worst(failures []error) int {
+	code := exitFailed
 	for _, err := range failures {
-		if describe(err).ExitCode != code {
-			return exitFailed
+		if c := describe(err).ExitCode; badness(c) > badness(code) {
+			code = c
 		}
+	}
+	return code
+}
+
+func badness(code int) int {
+	if code == exitFailed || code == exitTimeout {
+		return code - exitTimeout // may pass: below all others
 	}
 	return code
 }

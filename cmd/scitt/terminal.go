@@ -54,9 +54,30 @@ func isTerminal(stream any) bool {
 	return ok && term.IsTerminal(int(f.Fd()))
 }
 
-// meter shows how an upload is getting on: one line that renews itself on a
-// terminal, never under CI; else, for those who asked with -v, a plain line now
-// and then.
+// display is how progress is shown: one line that renews itself on a terminal,
+// never under CI; else, for those who asked with -v, a plain line now and then.
+// A nil line shows nothing; clear takes the last one off the terminal.
+func (a *app) display() (every time.Duration, line func(text string), clear func()) {
+	clear = func() {}
+	switch {
+	case a.quiet:
+	case isTerminal(a.stderr) && a.env("CI") == "":
+		every = 200 * time.Millisecond
+		line = func(text string) { fmt.Fprintf(a.stderr, "\r%-78.78s", clean(text)) }
+		clear = func() { fmt.Fprintf(a.stderr, "\r%-78s\r", "") }
+	case a.verbose:
+		every = 10 * time.Second
+		line = func(text string) { a.tell("%s", text) }
+	}
+	return every, line, clear
+}
+
+// left is how much longer a task takes that has come this far in so long.
+func left(done, total int64, took time.Duration) time.Duration {
+	return time.Duration(float64(total-done) / float64(done) * float64(took)).Round(time.Second)
+}
+
+// meter shows how an upload is getting on.
 type meter struct {
 	io.ReadCloser
 	name        string
@@ -71,18 +92,9 @@ type meter struct {
 
 // metered puts a meter on an upload.
 func (a *app) metered(r io.ReadCloser, name string, total int64) io.ReadCloser {
-	m := &meter{ReadCloser: r, name: name, total: total, now: time.Now, clear: func() {}}
+	m := &meter{ReadCloser: r, name: name, total: total, now: time.Now}
 	m.started, m.shown = m.now(), m.now()
-	switch {
-	case a.quiet:
-	case isTerminal(a.stderr) && a.env("CI") == "":
-		m.every = 200 * time.Millisecond
-		m.line = func(text string) { fmt.Fprintf(a.stderr, "\r%-78.78s", clean(text)) }
-		m.clear = func() { fmt.Fprintf(a.stderr, "\r%-78s\r", "") }
-	case a.verbose:
-		m.every = 10 * time.Second
-		m.line = func(text string) { a.tell("%s", text) }
-	}
+	m.every, m.line, m.clear = a.display()
 	return m
 }
 
@@ -104,10 +116,62 @@ func (m *meter) Close() error {
 // String is bytes, rate and what is left of the time.
 func (m *meter) String() string {
 	text := fmt.Sprintf("%s  %s of %s", m.name, human(m.done), human(m.total))
-	if seconds := m.shown.Sub(m.started).Seconds(); seconds > 0 && m.done > 0 {
-		rate := float64(m.done) / seconds
-		left := time.Duration(float64(m.total-m.done) / rate * float64(time.Second))
-		text += fmt.Sprintf("  %s/s  %s left", human(int64(rate)), left.Round(time.Second))
+	if took := m.shown.Sub(m.started); took > 0 && m.done > 0 {
+		text += fmt.Sprintf("  %s/s  %s left", human(int64(float64(m.done)/took.Seconds())), left(m.done, m.total, took))
+	}
+	return text
+}
+
+// counter shows how many statements of many have their outcome: at the
+// beginning, now and then, and in the end.
+type counter struct {
+	done, failed, total int
+	started             time.Time
+	shown               time.Time
+	every               time.Duration
+	line                func(text string) // nil: silent
+	clear               func()
+	now                 func() time.Time
+}
+
+func (a *app) counted(total int) *counter {
+	c := &counter{total: total, now: time.Now}
+	c.started = c.now()
+	c.every, c.line, c.clear = a.display()
+	c.show(0)
+	return c
+}
+
+func (c *counter) add(good bool) {
+	c.done++
+	if !good {
+		c.failed++
+	}
+	c.show(c.every)
+}
+
+func (c *counter) close() {
+	c.show(0)
+	c.clear()
+}
+
+// show shows the state unless it was shown within the last while.
+func (c *counter) show(while time.Duration) {
+	if now := c.now(); c.line != nil && now.Sub(c.shown) >= while {
+		c.shown = now
+		c.line(c.String())
+	}
+}
+
+// String is how many are done, how many of them failed, the rate and what is
+// left of the time.
+func (c *counter) String() string {
+	text := fmt.Sprintf("%d of %d statements", c.done, c.total)
+	if c.failed > 0 {
+		text += fmt.Sprintf(", %d failed", c.failed)
+	}
+	if took := c.shown.Sub(c.started); took > 0 && c.done > 0 {
+		text += fmt.Sprintf("  %.0f/s  %s left", float64(c.done)/took.Seconds(), left(int64(c.done), int64(c.total), took))
 	}
 	return text
 }

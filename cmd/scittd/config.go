@@ -89,11 +89,11 @@ type LimitConfig struct {
 	Statement      int64    `yaml:"statement" help:"bytes of one Signed Statement, at most 1 MiB"`
 	Evidence       int64    `yaml:"evidence" help:"bytes of one staged piece of evidence"`
 	StagingQuota   int64    `yaml:"staging_quota" help:"bytes of all staged evidence"`
-	CallerRate     float64  `yaml:"caller_rate" help:"requests a second for one token"`
+	CallerRate     float64  `yaml:"caller_rate" help:"requests a second for one token; each statement of a batch counts as one"`
 	CallerBurst    int      `yaml:"caller_burst" help:"requests at once for one token"`
 	AddressRate    float64  `yaml:"address_rate" help:"requests a second for one address"`
 	AddressBurst   int      `yaml:"address_burst" help:"requests at once for one address"`
-	InFlight       int      `yaml:"in_flight" help:"requests served at once; beyond, 503"`
+	InFlight       int      `yaml:"in_flight" help:"requests served at once, batches at most half of them; beyond, 503"`
 	TrustedProxies []string `yaml:"trusted_proxies" help:"address ranges whose X-Forwarded-For is believed"`
 }
 

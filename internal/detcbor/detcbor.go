@@ -3,7 +3,8 @@
 //
 // Marshal writes, and Unmarshal reads into Go values what is known to be small.
 // A Reader walks what strangers send; it is stricter than Unmarshal, and tells
-// apart what a Go value could not.
+// apart what a Go value could not. A Sequence splits what strangers send in a
+// row, without waiting for its end.
 package detcbor
 
 import (

@@ -367,7 +367,7 @@ func itemEnd(b []byte, off int) int {
 
 func (r *Reader) fault(format string, args ...any) error { return faultAt(r.off, format, args...) }
 
-func faultAt(off int, format string, args ...any) error {
+func faultAt[N int | int64](off N, format string, args ...any) error {
 	return fmt.Errorf("byte %d: %s", off, fmt.Sprintf(format, args...))
 }
 
