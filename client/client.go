@@ -10,7 +10,8 @@
 //
 // A Verifier needs no Client: it judges Transparent Statements from bytes alone.
 //
-// The package knows no registry and no command line.
+// The package knows no registry. What a verdict leaves open it names together
+// with the flag of scitt that closes it.
 package client
 
 import (
