@@ -10,7 +10,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -20,14 +22,14 @@ import (
 )
 
 func keyCommand(a *app) *cobra.Command {
-	return group("key", "Make signing keys and show their public halves", keyGenerate(a), keyPublic(a))
+	return group("key", "Make signing keys and show their public halves", keyGenerate(a), keyImport(a), keyPublic(a), keyList(a))
 }
 
 // keyInfo describes a public key.
 type keyInfo struct {
 	KeyID     string `json:"keyId"` // RFC 9679 thumbprint, base64url
 	Algorithm string `json:"algorithm"`
-	File      string `json:"file,omitempty"`      // of the private key, when it was made now
+	File      string `json:"file,omitempty"`      // of the private key
 	Public    string `json:"publicKey,omitempty"` // PEM
 }
 
@@ -56,30 +58,91 @@ func keyGenerate(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			pem, err := cose.MarshalPrivatePEM(key)
-			if err != nil {
-				return err
-			}
-			info, err := describeKey(key.Public())
-			if err != nil {
-				return err
-			}
-			if a.output == "-" {
-				return a.write(pem)
-			}
-			if info.File = a.output; info.File == "" {
-				info.File = "scitt.key.pem"
-			}
-			if err := writeSecret(info.File, pem); err != nil {
-				return err
-			}
-			return a.report("Key", info, func(w io.Writer) {
-				fmt.Fprintf(w, "Key    %s  %s  kid %s\n", info.File, info.Algorithm, info.KeyID)
-			})
+			return a.keep(key)
 		},
 	}
 	cmd.Flags().StringVar(&kind, "type", "p256", "p256, p384, p521 or ed25519")
 	return cmd
+}
+
+// keep writes a private key as PKCS#8 to the file that -o names, and says what
+// it is.
+func (a *app) keep(key crypto.Signer) error {
+	pem, err := cose.MarshalPrivatePEM(key)
+	if err != nil {
+		return err
+	}
+	info, err := describeKey(key.Public())
+	if err != nil {
+		return err
+	}
+	if a.output == "-" {
+		return a.write(pem)
+	}
+	if info.File = a.output; info.File == "" {
+		info.File = "scitt.key.pem"
+	}
+	if err := writeSecret(info.File, pem); err != nil {
+		return err
+	}
+	return a.report("Key", info, info.text)
+}
+
+func (i keyInfo) text(w io.Writer) {
+	fmt.Fprintf(w, "Key    %s  %s  kid %s\n", i.File, i.Algorithm, i.KeyID)
+}
+
+func keyImport(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use: "import KEY [-o FILE]", Args: cobra.ExactArgs(1),
+		Short:   "Copy a private key made elsewhere (PKCS#8, SEC 1 or PKCS#1 PEM) into a file that only you read",
+		Example: "  scitt key import openssl-ec.pem -o release.pem\n  scitt key import env://SIGNING_KEY -o release.pem",
+		RunE: func(_ *cobra.Command, args []string) error {
+			key, err := a.signingKey(args[0])
+			if err != nil {
+				return err
+			}
+			return a.keep(key)
+		},
+	}
+}
+
+func keyList(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use: "list", Args: cobra.NoArgs,
+		Short: "List the signing keys that the contexts of the configuration name",
+		RunE: func(*cobra.Command, []string) error {
+			config, err := client.ReadConfig(a.configFile)
+			if err != nil {
+				return usage("configuration: %w", err)
+			}
+			keys := []keyInfo{}
+			for _, name := range slices.Sorted(maps.Keys(config.Contexts)) {
+				file := config.Contexts[name].Key
+				if file == "" {
+					continue
+				}
+				key, err := a.signingKey(file)
+				if err != nil {
+					return fmt.Errorf("context %s: %w", name, err)
+				}
+				info, err := describeKey(key.Public())
+				if err != nil {
+					return err
+				}
+				info.File = file
+				keys = append(keys, info)
+			}
+			if len(keys) == 0 {
+				return fail(exitEmpty, "no context of %s names a key", a.configFile).try("scitt key generate -o key.pem")
+			}
+			return a.report("Keys", keys, func(w io.Writer) {
+				for _, k := range keys {
+					k.text(w)
+				}
+			})
+		},
+	}
 }
 
 func generateKey(kind string) (crypto.Signer, error) {

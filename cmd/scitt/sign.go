@@ -170,6 +170,7 @@ func useEnvelope(mode string, e evidence) (bool, error) {
 
 func signCommand(a *app) *cobra.Command {
 	var s signing
+	var dryRun bool
 	cmd := &cobra.Command{
 		Use:     "sign SUBJECT --evidence FILE [-o FILE]",
 		Short:   "Make a Signed Statement about an artifact; nothing is sent",
@@ -186,6 +187,10 @@ func signCommand(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if dryRun {
+				info := inspected(out.statement, len(out.bytes))
+				return a.report("SignedStatement", info, info.text)
+			}
 			file, err := a.save(out.bytes, "claim.cose")
 			if err != nil {
 				return err
@@ -196,5 +201,6 @@ func signCommand(a *app) *cobra.Command {
 		},
 	}
 	s.addFlags(cmd.Flags())
+	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "show the statement and write nothing")
 	return cmd
 }
