@@ -32,4 +32,7 @@ cover: testdeps ## test coverage by room, into cover.out
 bench: build testdeps ## registrations per second and what they cost, on a throw-away PostgreSQL
 	cd bench && $(GO) run . $(BENCHFLAGS)
 
-.PHONY: help build demo test testdeps lint cover bench
+model: ## check the model of sequencer and outbox exhaustively, and that it catches seeded bugs
+	@model/run
+
+.PHONY: help build demo test testdeps lint cover bench model
