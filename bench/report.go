@@ -19,6 +19,11 @@ const (
 	maxGrowth      = 1.2  // resident memory, large log over small log
 )
 
+// slowFlush is added to every flush of PostgreSQL's log for the windows that
+// show what one client waits for on a disk whose sync takes time. Where it
+// takes a tenth of a millisecond, p50 counts CPU, not syncs.
+const slowFlush = 1200 * time.Microsecond
+
 // Bulk registration is measured with so many clients, and so many statements to
 // a request.
 const (
@@ -43,13 +48,17 @@ func measure(ctx context.Context, o options, out io.Writer) (err error) {
 	if err != nil {
 		return err
 	}
-	var single, many, bulk []window
+	var single, slow, many, bulk []window
 	for range o.repeats { // interleaved: what else the machine does meets both
 		w, err := b.load(ctx, 1, 0, o.single)
 		if err != nil {
 			return err
 		}
 		single = append(single, w)
+		if w, err = b.loadSlowly(ctx, slowFlush, o.single); err != nil {
+			return err
+		}
+		slow = append(slow, w)
 		if w, err = b.load(ctx, 64, 0, o.many); err != nil {
 			return err
 		}
@@ -76,13 +85,14 @@ func measure(ctx context.Context, o options, out io.Writer) (err error) {
 	fmt.Fprintf(out, "| clients | registrations/s | p50 | p99 | server CPU | PostgreSQL CPU | hot ES256 verify | share of verification |\n")
 	fmt.Fprintf(out, "|---|---|---|---|---|---|---|---|\n")
 	row(out, "1", single)
+	row(out, fmt.Sprintf("1, log flushes %s longer", micros(slowFlush)), slow)
 	row(out, "64", many)
 	row(out, fmt.Sprintf("%d, %d to a request", bulkClients, perRequest), bulk)
 	fmt.Fprintf(out, "\nMedians of %d windows each: %d registrations with 1 client, %d with more. CPU is per registration, p50 and p99 are of a request.\n\n",
 		o.repeats, o.single, o.many)
 
 	share := of(many, window.verifyShare)
-	syncs := of(single, func(w window) float64 { return float64(w.P50) / float64(w.fdatasync) })
+	syncs, slowSyncs := of(single, window.syncs), of(slow, window.syncs)
 	growth := float64(large) / float64(small)
 	fmt.Fprintf(out, "| goal | is | must | |\n|---|---|---|---|\n")
 	goal(out, "share of verification in the CPU of a registration, 64 clients", share, "≥", minVerifyShare, share >= minVerifyShare)
@@ -90,6 +100,8 @@ func measure(ctx context.Context, o options, out io.Writer) (err error) {
 	goal(out, fmt.Sprintf("the same, %d clients with %d to a request", bulkClients, perRequest), bulkShare, "≥", minBulkShare, bulkShare >= minBulkShare)
 	goal(out, fmt.Sprintf("p50 with 1 client, in fdatasyncs (8 KB: %s)", micros(of(single, func(w window) time.Duration { return w.fdatasync }))),
 		syncs, "≤", maxFdatasyncs, syncs <= maxFdatasyncs)
+	goal(out, fmt.Sprintf("the same, log flushes %s longer (%s)", micros(slowFlush), micros(of(slow, func(w window) time.Duration { return w.fdatasync }))),
+		slowSyncs, "≤", maxFdatasyncs, slowSyncs <= maxFdatasyncs)
 	goal(out, fmt.Sprintf("server memory at %d entries (%s) over that at %d (%s)", largeAt, mebi(large), smallAt, mebi(small)),
 		growth, "≤", maxGrowth, growth <= maxGrowth)
 	return nil

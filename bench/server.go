@@ -33,6 +33,7 @@ type bench struct {
 	token    string
 	key      []byte // the issuers', PKCS #8
 	postgres *testenv.Postgres
+	dsn      string
 	settings [][2]string // of PostgreSQL
 	server   *exec.Cmd
 	entries  int // registered so far; 2 of them by init
@@ -56,11 +57,11 @@ func start(ctx context.Context, o options) (_ *bench, err error) {
 	if err != nil {
 		return nil, err
 	}
-	dsn := b.postgres.DSN(database)
-	if b.settings, err = readSettings(ctx, dsn); err != nil {
+	b.dsn = b.postgres.DSN(database)
+	if b.settings, err = readSettings(ctx, b.dsn); err != nil {
 		return nil, err
 	}
-	config, err := b.configure(dsn)
+	config, err := b.configure()
 	if err != nil {
 		return nil, err
 	}
@@ -96,7 +97,7 @@ func readSettings(ctx context.Context, dsn string) ([][2]string, error) {
 
 // configure writes keys, policy and configuration: every issuer of the corpus
 // is admitted by a pinned key, nothing is placed, nobody is slowed down.
-func (b *bench) configure(dsn string) (config string, err error) {
+func (b *bench) configure() (config string, err error) {
 	issuer, err := b.newKey("issuer")
 	if err != nil {
 		return "", err
@@ -131,7 +132,7 @@ limits: {caller_rate: 0, address_rate: 0}
 log: {level: error}
 `, b.url, address, filepath.Join(b.dir, "data"), filepath.Join(b.dir, "dsn"), filepath.Join(b.dir, "operator.pem"))
 	config = filepath.Join(b.dir, "scittd.yaml")
-	for name, text := range map[string]string{"policy.yaml": policy.String(), "dsn": dsn, "scittd.yaml": settings} {
+	for name, text := range map[string]string{"policy.yaml": policy.String(), "dsn": b.dsn, "scittd.yaml": settings} {
 		if err := os.WriteFile(filepath.Join(b.dir, name), []byte(text), 0o600); err != nil {
 			return "", err
 		}
@@ -222,6 +223,9 @@ func (w window) perEntry(d time.Duration) time.Duration {
 	return d / time.Duration(w.count)
 }
 
+// syncs is p50 in fdatasyncs.
+func (w window) syncs() float64 { return float64(w.P50) / float64(w.fdatasync) }
+
 // verifyShare is how much of what a registration costs is one hot verification.
 func (w window) verifyShare() float64 {
 	return float64(w.Verify) / float64(w.perEntry(w.server+w.postgres))
@@ -281,6 +285,48 @@ func (b *bench) load(ctx context.Context, clients, bulk, count int) (w window, e
 	w.server, w.postgres = after[0]-before[0], after[1]-before[1]
 	b.entries += count
 	return w, cmd.Wait()
+}
+
+// loadSlowly is load with one client, each flush of PostgreSQL's log taking
+// that much longer: commit_delay waits before a flush, and with
+// commit_siblings 0 before every one.
+func (b *bench) loadSlowly(ctx context.Context, flush time.Duration, count int) (w window, err error) {
+	if err := b.delayFlushes(ctx, flush); err != nil {
+		return w, err
+	}
+	defer func() { err = errors.Join(err, b.delayFlushes(ctx, 0)) }()
+	w, err = b.load(ctx, 1, 0, count)
+	w.fdatasync += flush
+	return w, err
+}
+
+func (b *bench) delayFlushes(ctx context.Context, flush time.Duration) error {
+	c, err := pgx.Connect(ctx, b.dsn)
+	if err != nil {
+		return err
+	}
+	defer c.Close(ctx)
+	for _, sql := range []string{
+		fmt.Sprintf(`ALTER SYSTEM SET commit_delay = %d`, flush.Microseconds()),
+		`ALTER SYSTEM SET commit_siblings = 0`,
+		`SELECT pg_reload_conf()`,
+	} {
+		if _, err := c.Exec(ctx, sql); err != nil {
+			return err
+		}
+	}
+	// Every backend reads its settings anew before its next statement, once
+	// the postmaster has passed the word on; this session is one of them.
+	for {
+		var now string
+		if err := c.QueryRow(ctx, `SELECT setting FROM pg_settings WHERE name = 'commit_delay'`).Scan(&now); err != nil {
+			return err
+		}
+		if now == fmt.Sprint(flush.Microseconds()) {
+			return nil
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
 }
 
 // cpu is what scittd and PostgreSQL have used so far.
