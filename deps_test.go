@@ -23,10 +23,11 @@ statement, policy, receipts                           < ledger
 ledger, statement, migrations                         < ledger/postgres, ledger/sqlite
 ledger, statement                                     < ledger/ledgertest
 storage                                               < storage/embedded, storage/front
-ledger, policy, statement, receipts, storage          < internal/registrar
+receipts, statement, storage                          < internal/placement
+ledger, policy, statement, receipts, storage, internal/placement < internal/registrar
 ledger, policy, statement, receipts, api/apitype      < api
 api/apitype, receipts, statement                      < client
-client, receipts, statement, storage                  < cmd/scitt
+client, receipts, statement, storage, internal/placement < cmd/scitt
 api, client, internal/registrar, ledger/postgres, ledger/sqlite, storage/embedded, storage/front < cmd/scittd
 NONE                                                  < internal/testenv, demo/net-monitor
 internal/testenv                                      < demo/kit

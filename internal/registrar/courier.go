@@ -1,7 +1,6 @@
 package registrar
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -13,6 +12,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/scittd/scittd/internal/placement"
 	"github.com/scittd/scittd/ledger"
 	"github.com/scittd/scittd/statement"
 	"github.com/scittd/scittd/storage"
@@ -217,18 +217,14 @@ func (c *Courier) place(ctx context.Context, d ledger.Delivery) (string, error) 
 	if err != nil {
 		return "", err
 	}
-	record, err := c.ledger.Record(ctx, d.EntryID, ledger.All)
-	if err != nil {
-		return "", err
-	}
 	if d.Artifact == ledger.EvidenceArtifact {
-		evidence, err := c.evidence(ctx, record)
+		evidence, err := c.evidence(ctx, d.EntryID)
 		if err != nil {
 			return "", err
 		}
 		return storage.PlaceEvidence(ctx, repo, string(d.Subject), evidence)
 	}
-	transparency, err := c.transparency(ctx, record)
+	transparency, err := c.transparency(ctx, d.EntryID)
 	if err != nil {
 		return "", err
 	}
@@ -237,16 +233,17 @@ func (c *Courier) place(ctx context.Context, d ledger.Delivery) (string, error) 
 
 // evidence finds the bytes to place: the attached payload, else what was staged
 // here, else (Open nil) a blob that the publisher pushed to the repository.
-func (c *Courier) evidence(ctx context.Context, record ledger.Record) (storage.Evidence, error) {
-	e := storage.Evidence{Digest: string(record.Evidence), MediaType: record.MediaType}
+func (c *Courier) evidence(ctx context.Context, id statement.ID) (storage.Evidence, error) {
+	record, err := c.ledger.Record(ctx, id, ledger.All)
+	if err != nil {
+		return storage.Evidence{}, err
+	}
 	s, err := statement.Parse(record.Canonical)
 	if err != nil {
-		return e, fmt.Errorf("read entry %s back: %w", record.ID, err)
+		return storage.Evidence{}, fmt.Errorf("read entry %s back: %w", id, err)
 	}
-	if s.Envelope == nil {
-		e.Open = func() (io.ReadCloser, int64, error) {
-			return io.NopCloser(bytes.NewReader(s.Payload)), int64(len(s.Payload)), nil
-		}
+	e := placement.Evidence(s)
+	if e.Open != nil {
 		return e, nil
 	}
 	staged, _, err := c.staging.Staged(ctx, record.Evidence)
@@ -265,22 +262,20 @@ func (c *Courier) evidence(ctx context.Context, record ledger.Record) (storage.E
 
 // transparency assembles the artifact from bytes that never change, so that a
 // repeated delivery makes the same manifest.
-func (c *Courier) transparency(ctx context.Context, record ledger.Record) (storage.Transparency, error) {
-	receipt, err := c.ledger.Receipt(ctx, record.ID, ledger.All)
+func (c *Courier) transparency(ctx context.Context, id statement.ID) (storage.Transparency, error) {
+	receipt, err := c.ledger.Receipt(ctx, id, ledger.All)
 	if err != nil {
 		return storage.Transparency{}, err
 	}
-	transparent, err := c.ledger.Transparent(ctx, record.ID, ledger.All)
+	transparent, err := c.ledger.Transparent(ctx, id, ledger.All)
 	if err != nil {
 		return storage.Transparency{}, err
 	}
-	return storage.Transparency{
-		Transparent: transparent, Receipt: receipt,
-		Entry: record.ID.String(), Issuer: record.Issuer,
-		MediaType: record.MediaType, PredicateType: record.PredicateType,
-		Evidence: string(record.Evidence), Log: c.ledger.Service().Origin,
-		Created: record.RegisteredAt.UTC().Format(time.RFC3339),
-	}, nil
+	t, err := placement.Transparency(transparent, receipt)
+	if err != nil {
+		return t, fmt.Errorf("read entry %s back: %w", id, err)
+	}
+	return t, nil
 }
 
 // outcome is the delivery's next state: done, refused for good, or queued for
