@@ -21,8 +21,10 @@ const (
 	defaultPage = 50
 	maxPage     = 500
 
-	// maxValues is how often one filter may be repeated.
-	maxValues = 100
+	// maxValues is how often one filter may be repeated. A prefix is compared
+	// with every issuer there is, so of them there are fewer.
+	maxValues   = 100
+	maxPrefixes = 10
 )
 
 // filter is a parsed query string of GET /v1/entries.
@@ -80,6 +82,8 @@ func (f *filter) set(name string, values []string) error {
 		q.Evidence, err = digests(name, values)
 	case "issuer":
 		q.Issuers, err = plain(name, values, statement.MaxIssuer)
+	case "issuerPrefix":
+		q.IssuerPrefixes, err = prefixes(name, values)
 	case "predicateType":
 		q.PredicateTypes, err = plain(name, values, statement.MaxPredicateType)
 	case "mediaType":
@@ -99,7 +103,7 @@ func (f *filter) set(name string, values []string) error {
 			return badFilter(name, "it is one number from 1 to %d", maxPage)
 		}
 	default:
-		return badFilter(name, "there is no such parameter; there are subject, evidence, issuer, mediaType, predicateType, since, until, limit and cursor")
+		return badFilter(name, "there is no such parameter; there are subject, evidence, issuer, issuerPrefix, mediaType, predicateType, since, until, limit and cursor")
 	}
 	return err
 }
@@ -130,6 +134,22 @@ func plain(name string, values []string, max int) ([]string, error) {
 		}
 	}
 	return slices.Clone(values), nil
+}
+
+// prefixes reads issuers that stand for all below them, too.
+func prefixes(name string, values []string) ([]statement.IssuerPrefix, error) {
+	if len(values) > maxPrefixes {
+		return nil, badFilter(name, "it may be repeated at most %d times", maxPrefixes)
+	}
+	var all []statement.IssuerPrefix
+	for _, v := range values {
+		p, err := statement.ParseIssuerPrefix(v)
+		if err != nil {
+			return nil, badFilter(name, "%v", err)
+		}
+		all = append(all, p)
+	}
+	return all, nil
 }
 
 func instant(name string, values []string) (time.Time, error) {

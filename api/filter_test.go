@@ -43,6 +43,10 @@ func TestFiltersReachTheIndex(t *testing.T) {
 		{"issuer=https://a.example&issuer=https://B.example", ledger.Query{Issuers: []string{"https://a.example", "https://B.example"}, Limit: 51}},
 		{"mediaType=Application/SPDX%2Bjson;version=2", ledger.Query{}},
 		{"mediaType=Application/SPDX%2Bjson%3Bversion=2", ledger.Query{MediaTypes: []string{"application/spdx+json"}, Limit: 51}},
+		{"issuerPrefix=https://a.example&issuerPrefix=https://B.example/", ledger.Query{IssuerPrefixes: []statement.IssuerPrefix{"https://a.example/", "https://B.example/"}, Limit: 51}},
+		{"issuerPrefix=did:web:a.example", ledger.Query{IssuerPrefixes: []statement.IssuerPrefix{"did:web:a.example:"}, Limit: 51}},
+		{"issuer=https://a.example/team&issuerPrefix=https://a.example", ledger.Query{
+			Issuers: []string{"https://a.example/team"}, IssuerPrefixes: []statement.IssuerPrefix{"https://a.example/"}, Limit: 51}},
 		{"predicateType=https://slsa.dev/provenance/v1", ledger.Query{PredicateTypes: []string{"https://slsa.dev/provenance/v1"}, Limit: 51}},
 		{"mediaType=application/spdx+json", ledger.Query{MediaTypes: []string{"application/spdx+json"}, Limit: 51}},
 		{"since=2026-11-01T00:00:00Z&until=2026-11-01T02:00:00%2B01:00", ledger.Query{Since: day, Until: day.Add(time.Hour), Limit: 51}},
@@ -83,7 +87,15 @@ func TestFiltersThatMeanNothingAreRefused(t *testing.T) {
 		{"limit=1&limit=2", "bad-filter", "limit"},
 		{"colour=red", "bad-filter", "colour"},
 		{"Subject=" + digestA, "bad-filter", "Subject"},
-		{"issuerPrefix=https://a", "bad-filter", "issuerPrefix"},
+		{"issuerprefix=https://a", "bad-filter", "no such parameter; there are subject, evidence, issuer, issuerPrefix"},
+		{"issuerPrefix=", "bad-filter", "issuerPrefix"},
+		{"issuerPrefix=https://", "bad-filter", "names no issuer"},
+		{"issuerPrefix=did:web:", "bad-filter", "names no issuer"},
+		{"issuerPrefix=https://a&issuerPrefix=/", "bad-filter", "issuerPrefix"},
+		{"issuerPrefix=https://a%00", "bad-filter", "no clean text"},
+		{"issuerPrefix=https://a%ff", "bad-filter", "no clean text"},
+		{"issuerPrefix=" + strings.Repeat("i", 8193), "bad-filter", "8192"},
+		{strings.Repeat("issuerPrefix=a&", 10) + "issuerPrefix=a", "bad-filter", "10 times"},
 		{"=x", "bad-filter", "no such parameter"},
 		{"subject=sha256:" + strings.Repeat("A", 64), "bad-digest", "subject"},
 		{"subject=sha256:aa", "bad-digest", "subject"},
@@ -136,6 +148,8 @@ func TestCursorServesItsOwnQueryAlone(t *testing.T) {
 		"issuer=a&limit=3":                          false,
 		"issuer=a&issuer=b&mediaType=a/b&limit=3":   false,
 		"issuer=a&mediaType=b&limit=3":              false,
+		"issuer=a&issuer=b&issuerPrefix=a&limit=3":  false,
+		"issuerPrefix=a&issuerPrefix=b&limit=3":     false,
 		"limit=3":                                   false,
 		"subject=" + digestA + "&issuer=a&issuer=b": false,
 	} {
@@ -230,7 +244,7 @@ func TestPageOf500IsFollowed(t *testing.T) {
 }
 
 func FuzzQueryStringsAreReadOrRefused(f *testing.F) {
-	for _, seed := range []string{"", "limit=1", "subject=" + digestA, "cursor=AAAA", "since=2026-11-01T00:00:00Z", "a=%", "issuer=%ff"} {
+	for _, seed := range []string{"", "limit=1", "subject=" + digestA, "cursor=AAAA", "since=2026-11-01T00:00:00Z", "a=%", "issuer=%ff", "issuerPrefix=https://a.example/", "issuerPrefix=did:"} {
 		f.Add(seed)
 	}
 	l := &fixedLedger{}

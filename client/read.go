@@ -98,6 +98,7 @@ type Query struct {
 	Artifacts      []statement.Digest // at most 100, as every field
 	Evidence       []statement.Digest
 	Issuers        []string
+	IssuerPrefixes []statement.IssuerPrefix
 	MediaTypes     []string
 	PredicateTypes []string
 	Since, Until   time.Time // registration time, [Since, Until); zero: open
@@ -112,6 +113,9 @@ func (q Query) values() url.Values {
 	}
 	for _, d := range q.Evidence {
 		v.Add("evidence", string(d))
+	}
+	for _, p := range q.IssuerPrefixes {
+		v.Add("issuerPrefix", string(p))
 	}
 	for name, at := range map[string]time.Time{"since": q.Since, "until": q.Until} {
 		if !at.IsZero() {

@@ -71,14 +71,16 @@ func TestAQueryBecomesTheParametersOfTheService(t *testing.T) {
 	a, b := statement.SHA256([]byte("a")), statement.SHA256([]byte("b"))
 	want := url.Values{
 		"subject": {string(a), string(b)}, "evidence": {string(a)}, "issuer": {"https://a.example", "b&c=d"},
-		"mediaType": {"application/spdx+json"}, "predicateType": {"https://slsa.dev/provenance/v1"},
+		"issuerPrefix": {"https://a.example/", "did:web:b:"},
+		"mediaType":    {"application/spdx+json"}, "predicateType": {"https://slsa.dev/provenance/v1"},
 		"since": {"2026-11-01T00:00:00Z"}, "until": {"2026-11-02T10:00:00Z"}, "limit": {"7"}, "cursor": {"next"},
 	}
 	d := newDouble(t, exchange{method: "GET", path: "/v1/entries?" + want.Encode(), answer: body(200, "application/json", `{"items":[],"next":"more","found":{"issuers":["x"],"mediaTypes":[]}}`)})
 	east := time.FixedZone("east", 2*3600)
 	page, err := d.Find(t.Context(), client.Query{
 		Artifacts: []statement.Digest{a, b}, Evidence: []statement.Digest{a}, Issuers: []string{"https://a.example", "b&c=d"},
-		MediaTypes: []string{"application/spdx+json"}, PredicateTypes: []string{"https://slsa.dev/provenance/v1"},
+		IssuerPrefixes: []statement.IssuerPrefix{"https://a.example/", "did:web:b:"},
+		MediaTypes:     []string{"application/spdx+json"}, PredicateTypes: []string{"https://slsa.dev/provenance/v1"},
 		Since: time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC), Until: time.Date(2026, 11, 2, 12, 0, 0, 0, east), Limit: 7, Cursor: "next",
 	})
 	if err != nil || page.Next != "more" || page.Found == nil || page.Found.Issuers[0] != "x" {

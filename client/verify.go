@@ -15,30 +15,24 @@ import (
 	"github.com/scittd/scittd/statement"
 )
 
-// IssuerRule believes one issuer, or all at or below Prefix, whose segments are
-// compared whole: https://good.example matches neither https://good.example.evil
-// nor https://good.example@evil.
+// IssuerRule believes one issuer, or all that Prefix covers.
 type IssuerRule struct {
 	Issuer string
-	Prefix string
+	Prefix statement.IssuerPrefix
 }
 
 func (r IssuerRule) matches(iss string) bool {
 	if r.Prefix == "" {
 		return iss == r.Issuer
 	}
-	between := "/"
-	if strings.HasPrefix(r.Prefix, "did:") {
-		between = ":"
-	}
-	return iss == r.Prefix || strings.HasPrefix(iss, strings.TrimSuffix(r.Prefix, between)+between)
+	return r.Prefix.Covers(iss)
 }
 
 func (r IssuerRule) String() string {
 	if r.Prefix == "" {
 		return r.Issuer
 	}
-	return "any below " + r.Prefix
+	return "any below " + string(r.Prefix)
 }
 
 // Verifier verifies Transparent Statements from bytes alone: it needs no

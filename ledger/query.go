@@ -54,6 +54,7 @@ type Query struct {
 	Artifacts      []statement.Digest // any of the entry's artifacts
 	Evidence       []statement.Digest
 	Issuers        []string
+	IssuerPrefixes []statement.IssuerPrefix // the issuer is covered by one of them
 	MediaTypes     []string
 	PredicateTypes []string
 	Since, Until   time.Time // registration time in [Since, Until); zero: open

@@ -27,11 +27,20 @@ type app struct {
 	caFile, certFile, keyFile       string
 	headers                         []string
 
+	sources    map[string]string // of global flags that are not at their default: where they come from
 	context    client.Context
 	configFile string
 	template   *template.Template // of --format go-template=...
 	answered   bool               // a result was written
 }
+
+// Where a setting comes from, first the strongest.
+const (
+	fromFlag        = "flag"
+	fromEnvironment = "env"
+	fromContext     = "context"
+	fromDefault     = "default"
+)
 
 func (a *app) addGlobalFlags(f *pflag.FlagSet) {
 	f.StringVarP(&a.service, "service", "s", "", "URL of the transparency service")
@@ -71,17 +80,27 @@ func (a *app) prepare(command string, flags *pflag.FlagSet) error {
 
 func (a *app) readEnvironment(flags *pflag.FlagSet) error {
 	var err error
+	a.sources = map[string]string{}
 	flags.VisitAll(func(f *pflag.Flag) {
-		name := "SCITT_" + strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_"))
-		value := a.env(name)
-		if value == "" || f.Changed || f.Name == "help" || err != nil {
-			return
-		}
-		if refused := flags.Set(f.Name, value); refused != nil {
-			err = usage("%s: %w", name, refused)
+		value := a.env(variable(f))
+		switch {
+		case f.Changed:
+			a.sources[f.Name] = fromFlag
+		case value != "" && f.Name != "help" && err == nil:
+			a.sources[f.Name] = fromEnvironment
+			if refused := flags.Set(f.Name, value); refused != nil {
+				err = usage("%s: %w", variable(f), refused)
+			}
 		}
 	})
 	return err
+}
+
+// variable is the environment's name of a flag.
+func variable(f *pflag.Flag) string { return variableOf(f.Name) }
+
+func variableOf(flag string) string {
+	return "SCITT_" + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
 }
 
 // readConfig takes what no flag says from the chosen context.
@@ -107,20 +126,25 @@ func (a *app) readConfig() error {
 		return usage("%s has no context %q", a.configFile, name)
 	}
 	a.context = chosen
-	if a.service == "" {
-		a.service = chosen.Service
+	a.fromContext("context", &a.contextName, config.Current)
+	a.fromContext("service", &a.service, chosen.Service)
+	if a.service == chosen.Service { // a context's token is for its own service
+		a.fromContext("token-file", &a.tokenFile, chosen.TokenFile)
 	}
-	if a.tokenFile == "" && a.service == chosen.Service {
-		a.tokenFile = chosen.TokenFile // a context's token is for its own service
-	}
-	if a.trustFile == "" {
-		a.trustFile = chosen.Trust
-	}
+	a.fromContext("trust", &a.trustFile, chosen.Trust)
 	if a.trustFile == "" {
 		a.trustFile = filepath.Join(filepath.Dir(a.configFile), "trust.yaml")
 	}
 	a.say("configuration %s, trust %s", a.configFile, a.trustFile)
 	return nil
+}
+
+// fromContext takes what neither flag nor environment says.
+func (a *app) fromContext(flag string, setting *string, value string) {
+	if *setting == "" && value != "" {
+		*setting = value
+		a.sources[flag] = fromContext
+	}
 }
 
 // trust reads the pinned keys.

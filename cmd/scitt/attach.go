@@ -26,7 +26,12 @@ func attachCommand(a *app) *cobra.Command {
 		Long: `Claim something about an image in one go: resolve it, sign, upload the evidence,
 register with the transparency service, verify the receipt, and say where
 everything goes. Without --service the image's registry is asked whether a
-service answers on its host. Run twice, it finds the same entry.`,
+service answers on its host. Run twice, it finds the same entry.
+
+The service places evidence and transparency artifact in its registry, if it has
+one. With --write-back client they are placed from here, too, in the image's own
+repository and with your credentials: where the service has no registry, or may
+not write to this one. Both make the same manifests.`,
 		Example: "  scitt attach registry.example/net-monitor:v1 --evidence sbom.spdx.json --key release.pem --issuer https://wabbit.example",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -36,6 +41,9 @@ service answers on its host. Run twice, it finds the same entry.`,
 			if o.wait != "receipt" && o.wait != "placed" {
 				return usage("--wait %q is none of receipt, placed", o.wait)
 			}
+			if o.writeBack != "service" && o.writeBack != "client" {
+				return usage("--write-back %q is none of service, client", o.writeBack)
+			}
 			return a.attach(cmd.Context(), args[0], s, o)
 		},
 	}
@@ -43,11 +51,12 @@ service answers on its host. Run twice, it finds the same entry.`,
 	cmd.Flags().StringVar(&o.statement, "statement", "", "register this Signed Statement instead of making one")
 	cmd.Flags().StringVar(&o.upload, "upload", "registry", "where hashed evidence goes: to the image's repository, or through the service")
 	cmd.Flags().StringVar(&o.wait, "wait", "receipt", "return with the receipt, or when everything is placed")
+	cmd.Flags().StringVar(&o.writeBack, "write-back", "service", "who places evidence and transparency artifact: service, or client for here")
 	return cmd
 }
 
 // attachment are attach's own flags.
-type attachment struct{ statement, upload, wait string }
+type attachment struct{ statement, upload, wait, writeBack string }
 
 // attached is what attach reports.
 type attached struct {
@@ -61,7 +70,8 @@ type attached struct {
 	LeafIndex  uint64             `json:"leafIndex"`
 	TreeSize   uint64             `json:"treeSize"`
 	Deliveries []apitype.Delivery `json:"deliveries"`
-	Hidden     bool               `json:"hidden,omitempty"` // private: this caller may register it and not read it
+	Written    []apitype.Delivery `json:"written,omitempty"` // placed from here
+	Hidden     bool               `json:"hidden,omitempty"`  // private: this caller may register it and not read it
 	size       int64
 	file       string
 }
@@ -128,12 +138,19 @@ func (a *app) attach(ctx context.Context, imageName string, s signing, o attachm
 		return err
 	}
 	done.LeafIndex, done.TreeSize = receipt.Proofs[0].LeafIndex, receipt.Proofs[0].TreeSize
-	done.Deliveries, err = awaitPlacement(ctx, service, done.EntryID, o.wait == "placed")
+	var unwritten error
+	if o.writeBack == "client" {
+		done.Written, unwritten = a.writeBack(ctx, service, about, made, reg.Receipt)
+	}
+	done.Deliveries, err = awaitPlacement(ctx, service, done.EntryID, o.wait == "placed" && unwritten == nil)
 	if done.Hidden = client.IsNotFound(err); err != nil && !done.Hidden {
 		return err
 	}
 	if err := a.print("Attachment", done, done.text); err != nil {
 		return err
+	}
+	if unwritten != nil {
+		return unwritten
 	}
 	if o.wait == "placed" && count(done.Deliveries, "refused") > 0 {
 		return fail(exitFailed, "registered, but the registry refuses the placement").try("scitt status %s", done.EntryID)
@@ -243,5 +260,10 @@ func (d attached) text(w io.Writer) {
 		fmt.Fprintln(w, "Placement   none: the policy keeps the claim private (a token with scope read shows it)")
 		return
 	}
-	placementText(w, d.Deliveries)
+	if len(d.Written) == 0 || len(d.Deliveries) > 0 {
+		placementText(w, d.Deliveries)
+	}
+	for _, p := range d.Written {
+		fmt.Fprintf(w, "Written     %-12s  %s/%s  %s\n", p.Artifact, p.Registry, p.Repository, p.Manifest)
+	}
 }

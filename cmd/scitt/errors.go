@@ -32,7 +32,7 @@ const exitCodes = `Exit codes:
   1   I/O, network or server:     11  the subject does not exist
       retrying may help           12  a signature or receipt is invalid
   2   usage or configuration      13  issuer or service key not trusted
-  3   nothing found               14  --require unmet, signatures fine
+  3   nothing found               14  --require or --policy unmet
   4   authentication, permission  16  refused by the registration policy
   17  --wait ran out              130 interrupted`
 

@@ -64,7 +64,7 @@ func run(ctx context.Context, args []string, p process) int {
 	})
 	a.addGlobalFlags(root.PersistentFlags())
 	root.AddCommand(keyCommand(a), signCommand(a), attachCommand(a), submitCommand(a), statusCommand(a),
-		queryCommand(a), fetchCommand(a), inspectCommand(a), verifyCommand(a), trustCommand(a), versionCommand(a))
+		queryCommand(a), fetchCommand(a), inspectCommand(a), verifyCommand(a), trustCommand(a), envCommand(a), versionCommand(a))
 	cmd, err := root.ExecuteContextC(ctx)
 	release()
 	if f := (*failure)(nil); err != nil && !began && !errors.As(err, &f) {

@@ -25,6 +25,7 @@ const maxValues = 100
 // querying are query's flags.
 type querying struct {
 	images, digests, evidence []string
+	prefixes                  []string
 	digestFile                string
 	since, until              string
 	all, allowEmpty, full     bool
@@ -48,6 +49,7 @@ func queryCommand(a *app) *cobra.Command {
 	f.StringVar(&o.digestFile, "digest-file", "", "file with a digest a line; - is standard input")
 	f.StringArrayVar(&o.evidence, "evidence", nil, "evidence: its digest or file:PATH")
 	f.StringArrayVar(&o.q.Issuers, "issuer", nil, "an issuer, exactly")
+	f.StringArrayVar(&o.prefixes, "issuer-prefix", nil, "an issuer and all below it, whole segments: https://a.example has https://a.example/team")
 	f.StringArrayVar(&o.q.MediaTypes, "media-type", nil, "a media type")
 	f.StringArrayVar(&o.q.PredicateTypes, "predicate-type", nil, "an in-toto predicate type")
 	f.StringVar(&o.since, "since", "", "registered at or after: RFC 3339, a date, or a duration ago")
@@ -141,6 +143,9 @@ func (a *app) completeQuery(ctx context.Context, o *querying) (subject, error) {
 		o.q.Evidence = append(o.q.Evidence, about.digest)
 	}
 	var err error
+	if o.q.IssuerPrefixes, err = issuerPrefixes(o.prefixes); err != nil {
+		return first, err
+	}
 	if o.q.Since, err = instant("--since", o.since); err != nil {
 		return first, err
 	}
@@ -154,6 +159,19 @@ func (a *app) withDigest(ctx context.Context, text string) (subject, error) {
 		err = usage("%s has no digest to look for", text)
 	}
 	return about, err
+}
+
+// issuerPrefixes reads the values of --issuer-prefix.
+func issuerPrefixes(texts []string) ([]statement.IssuerPrefix, error) {
+	var all []statement.IssuerPrefix
+	for _, text := range texts {
+		p, err := statement.ParseIssuerPrefix(text)
+		if err != nil {
+			return nil, usage("--issuer-prefix: %w", err).line("Want", "an issuer, such as https://wabbit.example, or one that others are below")
+		}
+		all = append(all, p)
+	}
+	return all, nil
 }
 
 // findAll reads all pages.

@@ -32,15 +32,18 @@ type verdict struct {
 	client.Verdict
 }
 
-// required is one --require with what was found.
+// required is one required claim with what was found.
 type required struct {
-	Type string `json:"type"`
-	Want int    `json:"want"`
-	Got  int    `json:"got"`
+	client.RequiredClaim
+	Got int `json:"got"`
 }
 
-func newVerified(about subject, wanted []required) verified {
-	return verified{Subject: string(about.digest), Required: wanted, Statements: []verdict{}, NotChecked: []string{}, opened: about.opened}
+func newVerified(about subject, wanted []client.RequiredClaim) verified {
+	all := []required{}
+	for _, claim := range wanted {
+		all = append(all, required{RequiredClaim: claim})
+	}
+	return verified{Subject: string(about.digest), Required: all, Statements: []verdict{}, NotChecked: []string{}, opened: about.opened}
 }
 
 func (r *verified) add(from string, v client.Verdict) {

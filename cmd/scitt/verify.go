@@ -3,8 +3,6 @@ package main
 import (
 	"context"
 	"os"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -18,6 +16,7 @@ type verification struct {
 	issuers, prefixes []string
 	require           []string
 	maxAge            time.Duration
+	policy            string
 	evidence          string
 	offline           bool
 }
@@ -30,7 +29,21 @@ func verifyCommand(a *app) *cobra.Command {
 		Long: `Verify Transparent Statements: files, or all that a service has about a subject.
 Service keys must be pinned (scitt trust), and only claims of the issuers named
 here, or in the context, count. About a subject, other issuers' claims are left
-aside; of files, every one must verify. With --offline no socket is opened.`,
+aside; of files, every one must verify. With --offline no socket is opened.
+
+What a release asks for can be kept in its repository: --policy names a YAML file
+with the words of the flags, of which any may be left out. Flags add to it; of two
+ages the shorter holds.
+
+  issuers: [https://wabbit.example]
+  issuerPrefixes: [https://acme.example]
+  require:
+    - application/spdx+json
+    - https://slsa.dev/provenance/v1=2
+  maxAge: 720h
+
+Claims that are sound and do not meet it end with exit code 14, a file that is
+malformed with 2.`,
 		Example: "  scitt verify registry.example/net-monitor:v1 --issuer https://wabbit.example --require application/spdx+json\n  scitt verify claim.cose --offline --trust trust.yaml --issuer https://wabbit.example",
 		Args:    cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -42,6 +55,7 @@ aside; of files, every one must verify. With --offline no socket is opened.`,
 	f.StringArrayVar(&v.prefixes, "issuer-prefix", nil, "claims of all issuers at or below this one count, whole segments")
 	f.StringArrayVar(&v.require, "require", nil, "media or predicate type that must be claimed: TYPE or TYPE=N")
 	f.DurationVar(&v.maxAge, "max-age", 0, "claims registered longer ago do not count")
+	f.StringVar(&v.policy, "policy", "", "file of what must be met: issuers, issuerPrefixes, require, maxAge")
 	f.StringVar(&v.evidence, "evidence", "", "file to compare with the signed evidence digest")
 	f.BoolVar(&v.offline, "offline", false, "open no socket: files only")
 	return cmd
@@ -55,7 +69,7 @@ type claim struct {
 }
 
 func (a *app) verify(ctx context.Context, args []string, v verification) error {
-	wanted, err := requirements(v.require)
+	asked, err := v.requirements()
 	if err != nil {
 		return err
 	}
@@ -63,7 +77,7 @@ func (a *app) verify(ctx context.Context, args []string, v verification) error {
 	if err != nil {
 		return err
 	}
-	verifier := client.Verifier{Trust: trust, MaxAge: v.maxAge, Now: time.Now()}
+	verifier := client.Verifier{Trust: trust, MaxAge: asked.MaxAge, Now: time.Now()}
 	if v.evidence != "" {
 		if verifier.Evidence, _, err = digestFile(v.evidence, "sha256"); err != nil {
 			return usage("--evidence: %w", err)
@@ -74,7 +88,9 @@ func (a *app) verify(ctx context.Context, args []string, v verification) error {
 		return err
 	}
 	verifier.Artifact = about.digest
-	verifier.Issuers = a.issuerRules(v, about)
+	if verifier.Issuers = asked.Issuers; len(verifier.Issuers) == 0 {
+		verifier.Issuers = a.contextIssuers(about)
+	}
 	if len(verifier.Issuers) == 0 {
 		return nobodyTrusted(args, claims)
 	}
@@ -82,7 +98,7 @@ func (a *app) verify(ctx context.Context, args []string, v verification) error {
 	if about.text != "" && verifier.Evidence != "" {
 		claims = withEvidence(claims, verifier.Evidence)
 	}
-	result := newVerified(about, wanted)
+	result := newVerified(about, asked.Claims)
 	for _, c := range claims {
 		result.add(c.name, verifier.Verify(c.raw))
 	}
@@ -156,19 +172,43 @@ func withEvidence(claims []claim, evidence statement.Digest) []claim {
 	return chosen
 }
 
-// issuerRules are those of the flags, else those of the context whose scope
-// covers the image.
-func (a *app) issuerRules(v verification, about subject) []client.IssuerRule {
-	var rules []client.IssuerRule
+// requirements are those of the file and the flags.
+func (v verification) requirements() (client.Requirements, error) {
+	if v.maxAge < 0 {
+		return client.Requirements{}, usage("--max-age %s is in the future", v.maxAge)
+	}
+	flags := client.Requirements{MaxAge: v.maxAge}
 	for _, issuer := range v.issuers {
-		rules = append(rules, client.IssuerRule{Issuer: issuer})
+		flags.Issuers = append(flags.Issuers, client.IssuerRule{Issuer: issuer})
 	}
-	for _, prefix := range v.prefixes {
-		rules = append(rules, client.IssuerRule{Prefix: prefix})
+	prefixes, err := issuerPrefixes(v.prefixes)
+	if err != nil {
+		return flags, err
 	}
-	if len(rules) > 0 {
-		return rules
+	for _, prefix := range prefixes {
+		flags.Issuers = append(flags.Issuers, client.IssuerRule{Prefix: prefix})
 	}
+	for _, text := range v.require {
+		c, err := client.ParseRequiredClaim(text)
+		if err != nil {
+			return flags, usage("--require %w", err)
+		}
+		flags.Claims = append(flags.Claims, c)
+	}
+	if v.policy == "" {
+		return flags, nil
+	}
+	file, err := client.ReadRequirements(v.policy)
+	if err != nil {
+		return flags, usage("--policy: %w", err).try("scitt verify --help shows such a file")
+	}
+	return file.And(flags), nil
+}
+
+// contextIssuers are those of the context whose scope covers the image. They
+// count where neither flag nor file names an issuer.
+func (a *app) contextIssuers(about subject) []client.IssuerRule {
+	var rules []client.IssuerRule
 	for _, scoped := range a.context.Issuers {
 		if scoped.Covers(about.image.Host + "/" + about.image.Repository) {
 			rules = append(rules, client.IssuerRule{Issuer: scoped.Issuer})
@@ -198,21 +238,4 @@ func nobodyTrusted(args []string, claims []claim) error {
 		f.try("scitt verify %s --issuer %s", args[0], order[0])
 	}
 	return f
-}
-
-// requirements reads TYPE and TYPE=N.
-func requirements(texts []string) ([]required, error) {
-	all := []required{}
-	for _, text := range texts {
-		kind, number := text, "1"
-		if i := strings.LastIndexByte(text, '='); i >= 0 {
-			kind, number = text[:i], text[i+1:]
-		}
-		n, err := strconv.Atoi(number)
-		if err != nil || n < 1 || kind == "" {
-			return nil, usage("--require %q is not TYPE or TYPE=N", text)
-		}
-		all = append(all, required{Type: strings.ToLower(kind), Want: n})
-	}
-	return all, nil
 }

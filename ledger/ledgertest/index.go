@@ -14,6 +14,7 @@ import (
 
 var indexTests = []test{
 	{"any query answers what filtering all entries would", queriesFilter},
+	{"an issuer prefix finds whole segments and nothing that is hidden", prefixesFind},
 	{"pages neither skip nor repeat while the log grows", pagesAreStable},
 	{"a limit outside the bounds is refused", limitIsBounded},
 	{"a statement with 256 artifacts is found by each", manyArtifacts},
@@ -64,6 +65,7 @@ func matches(q ledger.Query, e ledger.Entry) bool {
 		(len(q.IDs) == 0 || slices.Contains(q.IDs, e.ID)) &&
 		(len(q.Artifacts) == 0 || slices.ContainsFunc(e.Artifacts, func(d statement.Digest) bool { return slices.Contains(q.Artifacts, d) })) &&
 		(len(q.Evidence) == 0 || e.Evidence != "" && slices.Contains(q.Evidence, e.Evidence)) &&
+		(len(q.IssuerPrefixes) == 0 || slices.ContainsFunc(q.IssuerPrefixes, func(p statement.IssuerPrefix) bool { return p.Covers(e.Issuer) })) &&
 		in(q.Issuers, e.Issuer) && in(q.MediaTypes, e.MediaType) && in(q.PredicateTypes, e.PredicateType) &&
 		(q.Since.IsZero() || !e.RegisteredAt.Before(q.Since)) &&
 		(q.Until.IsZero() || e.RegisteredAt.Before(q.Until)) &&
@@ -89,6 +91,10 @@ func queriesFilter(w *world) {
 			func(e ledger.Entry) { q.MediaTypes = append(q.MediaTypes, e.MediaType) },
 			func(e ledger.Entry) { q.PredicateTypes = append(q.PredicateTypes, e.PredicateType) },
 			func(ledger.Entry) { q.Issuers = append(q.Issuers, "https://nobody.example") },
+			func(e ledger.Entry) {
+				q.IssuerPrefixes = append(q.IssuerPrefixes, statement.IssuerPrefix(e.Issuer+"/"))
+			},
+			func(ledger.Entry) { q.IssuerPrefixes = append(q.IssuerPrefixes, "https://nobody.example/") },
 			func(ledger.Entry) { q.Artifacts = append(q.Artifacts, Image(99)) },
 			func(e ledger.Entry) { q.Before = e.Index },
 			func(ledger.Entry) { q.Since = times[random.IntN(len(times))] },
@@ -116,6 +122,96 @@ func queriesFilter(w *world) {
 				w.Fatalf("%+v: entry %d is\n%+v, want\n%+v", q, got[i].Index, got[i], want[i])
 			}
 		}
+	}
+}
+
+func prefixesFind(w *world) {
+	var people []*Publisher
+	for _, iss := range []string{
+		"https://good.example", "https://good.example/team", "https://good.example/team/a", "https://good.example/tëam",
+		"https://good.example.evil", "https://good.example@evil", "https://good.example:8443", "https://good.example-evil/team",
+		"https://g%25d.example/team", "https://good.example/%25", "https://good_example/team", "https://GOOD.example/team",
+		"did:web:good.example", "did:web:good.example:team", "did:web:good.example.evil",
+	} {
+		people = append(people, NewPublisher(w, iss))
+	}
+	hidden := NewPublisher(w, "https://good.example/hidden")
+	hidden.Rule.Visibility = "private"
+	people = append(people, hidden)
+	w.operator.Init(w, w.store, people...)
+	for round := range 3 {
+		var batch []*statement.Statement
+		for _, p := range people {
+			batch = append(batch, p.Claim(w, Image(round), SBOM, []byte("x")))
+		}
+		w.commit(batch...)
+	}
+	w.check()
+	all, err := w.store.Find(w.ctx, ledger.Query{Scope: ledger.All, Limit: ledger.MaxPage})
+	if err != nil {
+		w.Fatal(err)
+	}
+	for _, c := range []struct {
+		prefixes []string
+		issuers  int // how many they cover, the hidden one included
+	}{
+		{[]string{"https://good.example"}, 6},
+		{[]string{"https://good.example/"}, 6},
+		{[]string{"https://good.example/team"}, 2},
+		{[]string{"https://good.example/te"}, 0},
+		{[]string{"https://good.example/tëam"}, 1},
+		{[]string{"https://good"}, 0},
+		{[]string{"https://g%d.example"}, 0},
+		{[]string{"https://g%25d.example"}, 1},
+		{[]string{"https://good.example/%"}, 0},
+		{[]string{"https://good_example"}, 1},
+		{[]string{"https://g__d.example"}, 0},
+		{[]string{"https://g*"}, 0},
+		{[]string{`https://good.example\`}, 0},
+		{[]string{"https://good.example' OR ''='"}, 0},
+		{[]string{"did:web:good.example"}, 2},
+		{[]string{"https://good.example/team", "did:web:good.example:team", "https://nobody.example"}, 3},
+	} {
+		for _, scope := range []ledger.Scope{ledger.Public, ledger.All} {
+			q := ledger.Query{Scope: scope, Limit: 2}
+			for _, text := range c.prefixes {
+				p, err := statement.ParseIssuerPrefix(text)
+				if err != nil {
+					w.Fatal(err)
+				}
+				q.IssuerPrefixes = append(q.IssuerPrefixes, p)
+			}
+			var got, want []uint64
+			covered := map[string]bool{}
+			for _, e := range all {
+				if matches(ledger.Query{Scope: ledger.All, IssuerPrefixes: q.IssuerPrefixes}, e) {
+					covered[e.Issuer] = true
+				}
+				if matches(q, e) {
+					want = append(want, e.Index)
+				}
+			}
+			if len(covered) != c.issuers {
+				w.Errorf("%q covers %d issuers, want %d", c.prefixes, len(covered), c.issuers)
+			}
+			for more := true; more; {
+				page, err := w.store.Find(w.ctx, q)
+				if err != nil {
+					w.Fatalf("%q: %v", c.prefixes, err)
+				}
+				got = append(got, indexes(page)...)
+				if more = len(page) == q.Limit; more {
+					q.Before = page[len(page)-1].Index
+				}
+			}
+			if !slices.Equal(got, want) {
+				w.Errorf("%q in scope %d: pages give %v, want %v", c.prefixes, scope, got, want)
+			}
+		}
+	}
+	both := ledger.Query{Issuers: []string{"https://good.example"}, IssuerPrefixes: []statement.IssuerPrefix{"https://good.example/team/"}, Limit: 10}
+	if found, err := w.store.Find(w.ctx, both); err != nil || len(found) > 0 {
+		w.Errorf("an issuer that its prefix does not cover: %v, %v", indexes(found), err)
 	}
 }
 
@@ -232,6 +328,7 @@ func emptyValues(w *world) {
 	populate(w)
 	for name, q := range map[string]ledger.Query{
 		"issuer":         {Issuers: []string{""}},
+		"issuer prefix":  {IssuerPrefixes: []statement.IssuerPrefix{""}},
 		"media type":     {MediaTypes: []string{""}},
 		"predicate type": {PredicateTypes: []string{""}},
 		"evidence":       {Evidence: []statement.Digest{""}},

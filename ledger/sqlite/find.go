@@ -182,17 +182,19 @@ func (s *Store) filter(ctx context.Context, q ledger.Query) (*filter, error) {
 		f.and(`e.evidence IN (SELECT value FROM json_each(?)) AND e.evidence <> ''`, list(q.Evidence))
 	}
 	for _, d := range []struct {
-		texts         []string
-		table, column string
+		asked         int
+		column, table string
+		where, values string
 	}{
-		{q.Issuers, `issuers`, `e.issuer_id`},
-		{q.MediaTypes, `media_types`, `e.media_type_id`},
-		{q.PredicateTypes, `predicate_types`, `e.predicate_type_id`},
+		{len(q.Issuers), `e.issuer_id`, `issuers`, isOneOf, sums(q.Issuers)},
+		{len(q.IssuerPrefixes), `e.issuer_id`, `issuers`, isCovered, list(q.IssuerPrefixes)},
+		{len(q.MediaTypes), `e.media_type_id`, `media_types`, isOneOf, sums(q.MediaTypes)},
+		{len(q.PredicateTypes), `e.predicate_type_id`, `predicate_types`, isOneOf, sums(q.PredicateTypes)},
 	} {
-		if len(d.texts) == 0 {
+		if d.asked == 0 {
 			continue
 		}
-		ids, err := s.terms(ctx, d.table, d.texts)
+		ids, err := s.terms(ctx, d.table, d.where, d.values)
 		switch {
 		case err != nil:
 			return nil, err
@@ -213,16 +215,20 @@ func (s *Store) filter(ctx context.Context, q ledger.Query) (*filter, error) {
 	return f, nil
 }
 
-// terms returns the ids of those texts that a dictionary knows. The empty text
+// Which texts of a dictionary are meant by a list of values. The empty text
 // stands for what an entry lacks, and is not to be found.
-func (s *Store) terms(ctx context.Context, table string, texts []string) ([]int64, error) {
-	sums := make([]string, 0, len(texts))
-	for _, t := range texts {
-		sum := sha256.Sum256([]byte(t))
-		sums = append(sums, hex.EncodeToString(sum[:]))
-	}
-	rows, err := s.read.QueryContext(ctx, `SELECT id FROM `+table+
-		` WHERE sha256 IN (SELECT unhex(value) FROM json_each(?)) AND text <> ''`, list(sums))
+const (
+	isOneOf = `sha256 IN (SELECT unhex(value) FROM json_each(?)) AND text <> ''`
+
+	// As IssuerPrefix.Covers does it. The dictionary is read to its end: it has a
+	// row an issuer.
+	isCovered = `EXISTS (SELECT 1 FROM json_each(?)
+		WHERE value <> '' AND substr(text || substr(value, -1), 1, length(value)) = value)`
+)
+
+// terms returns the ids of the texts of a dictionary that are meant.
+func (s *Store) terms(ctx context.Context, table, where, values string) ([]int64, error) {
+	rows, err := s.read.QueryContext(ctx, `SELECT id FROM `+table+` WHERE `+where, values)
 	if err != nil {
 		return nil, classify(err)
 	}
@@ -236,6 +242,16 @@ func (s *Store) terms(ctx context.Context, table string, texts []string) ([]int6
 		ids = append(ids, id)
 	}
 	return ids, classify(rows.Err())
+}
+
+// sums are the keys of a dictionary's texts.
+func sums(texts []string) string {
+	s := make([]string, len(texts))
+	for i, t := range texts {
+		sum := sha256.Sum256([]byte(t))
+		s[i] = hex.EncodeToString(sum[:])
+	}
+	return list(s)
 }
 
 func hexes(ids []statement.ID) string {

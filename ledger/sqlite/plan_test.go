@@ -32,6 +32,7 @@ func TestQueriesOfOneValueWalkTheirIndexWithoutSorting(t *testing.T) {
 		{ledger.Query{}, "e USING INTEGER PRIMARY KEY"},
 		{ledger.Query{Artifacts: []statement.Digest{ledgertest.Image(1)}}, "es USING PRIMARY KEY (digest=? AND index<?)"},
 		{ledger.Query{Issuers: issuer}, "entries_issuer (issuer_id=? AND index<?)"},
+		{ledger.Query{IssuerPrefixes: []statement.IssuerPrefix{"https://wabbit.example/"}}, "entries_issuer (issuer_id=? AND index<?)"},
 		{ledger.Query{MediaTypes: mediaType}, "entries_media_type (media_type_id=? AND index<?)"},
 		{ledger.Query{Issuers: issuer, MediaTypes: mediaType}, "entries_issuer_media_type (issuer_id=? AND media_type_id=? AND index<?)"},
 		{ledger.Query{PredicateTypes: []string{"https://slsa.dev/provenance/v1"}}, "entries_predicate_type (predicate_type_id=? AND index<?)"},
