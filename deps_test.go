@@ -15,21 +15,26 @@ const module = "github.com/scittd/scittd/"
 // imported by what stands right of it. Arrows are transitive; whatever is not
 // written here is forbidden. Tests and test-only packages are free.
 const arrows = `
-NONE                                                  < internal/detcbor, api/apitype, migrations, storage
+NONE                                                  < internal/detcbor, api/apitype, migrations, internal/failpoint
+internal/failpoint                                    < ledger, storage
 internal/detcbor                                      < internal/cose
 internal/cose                                         < statement, receipts
 statement                                             < policy
 statement, policy, receipts                           < ledger
 ledger, statement, migrations                         < ledger/postgres, ledger/sqlite
-ledger, statement                                     < ledger/ledgertest
+ledger, policy, statement, receipts                   < ledger/fsck
+ledger/fsck, statement                                < ledger/ledgertest
+receipts                                              < internal/memory
+ledger                                                < ledger/publish
+NONE                                                  < witness, witness/witnesstest
 storage                                               < storage/embedded, storage/front
 receipts, statement, storage                          < internal/placement
 ledger, policy, statement, receipts, storage, internal/placement < internal/registrar
 ledger, policy, statement, receipts, api/apitype      < api
-api/apitype, receipts, statement                      < client
+api/apitype, receipts, statement, witness             < client
 client, receipts, statement, storage, internal/placement < cmd/scitt
-api, client, internal/registrar, ledger/postgres, ledger/sqlite, storage/embedded, storage/front < cmd/scittd
-NONE                                                  < internal/testenv, demo/net-monitor
+ledger/fsck, internal/memory, api, client, internal/registrar, ledger/postgres, ledger/sqlite, ledger/publish, storage/embedded, storage/front, witness < cmd/scittd
+NONE                                                  < internal/testenv, demo/net-monitor, internal/crash, compat
 internal/testenv                                      < demo/kit
 `
 
@@ -45,6 +50,7 @@ var only = map[string]string{
 	"github.com/veraison/go-cose":     "internal/cose",
 	"github.com/fxamacker/cbor/v2":    "internal/detcbor",
 	"github.com/jackc/pgx/v5/pgxpool": "ledger/postgres",
+	"gocloud.dev/blob":                "ledger/publish",
 }
 
 func TestRoomsImportOnlyAlongTheArrows(t *testing.T) {
