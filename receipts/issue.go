@@ -148,6 +148,23 @@ func Mint(h SignedHead, index uint64, path [][]byte) ([]byte, error) {
 	if index >= h.Size {
 		return nil, fmt.Errorf("%w: index %d in a tree of size %d", ErrPath, index, h.Size)
 	}
+	return mint(h, proofInclusion, h.Size, index, path)
+}
+
+// MintConsistency makes the receipt that the tree of h begins with the tree of
+// size from: like Mint, a pure function, without any key. That the path leads
+// from the older root to h.Root is for the caller to know, who has both.
+//
+// SPEC RFC 9942 §5.3: a path has at least one element, so that equal sizes have
+// no receipt; and nothing follows from the empty tree.
+func MintConsistency(h SignedHead, from uint64, path [][]byte) ([]byte, error) {
+	if from == 0 || from >= h.Size || len(path) == 0 {
+		return nil, fmt.Errorf("%w: from size %d to size %d with %d elements", ErrPath, from, h.Size, len(path))
+	}
+	return mint(h, proofConsistency, from, h.Size, path)
+}
+
+func mint(h SignedHead, kind int64, first, second uint64, path [][]byte) ([]byte, error) {
 	if len(path) > maxPath {
 		return nil, fmt.Errorf("%w: %d elements", ErrPath, len(path))
 	}
@@ -159,13 +176,13 @@ func Mint(h SignedHead, index uint64, path [][]byte) ([]byte, error) {
 	if path == nil {
 		path = [][]byte{} // nil would be null
 	}
-	proof, err := detcbor.Marshal([]any{h.Size, index, path})
+	proof, err := detcbor.Marshal([]any{first, second, path})
 	if err != nil {
-		return nil, fmt.Errorf("mint receipt %d of %d: %w", index, h.Size, err)
+		return nil, fmt.Errorf("mint receipt under size %d: %w", h.Size, err)
 	}
-	proofs, err := detcbor.Marshal(map[int64]any{labelVDP: map[int64]any{proofInclusion: [][]byte{proof}}})
+	proofs, err := detcbor.Marshal(map[int64]any{labelVDP: map[int64]any{kind: [][]byte{proof}}})
 	if err != nil {
-		return nil, fmt.Errorf("mint receipt %d of %d: %w", index, h.Size, err)
+		return nil, fmt.Errorf("mint receipt under size %d: %w", h.Size, err)
 	}
 	return envelope{protected: h.Protected, signature: h.Signature}.with(proofs), nil
 }

@@ -41,12 +41,30 @@ func (s KeySet) Find(kid []byte) (cose.Key, bool) {
 // keeps a key to the algorithm that the set says it is for. ErrUnknownKey: the
 // set does not have it.
 func (s KeySet) Verify(r *Receipt, entry []byte, mode Mode) error {
-	k, ok := s.Find(r.KeyID)
-	if !ok {
-		return fmt.Errorf("%w: kid %x", ErrUnknownKey, r.KeyID)
-	}
-	if err := k.Permits(r.Alg); err != nil {
-		return fmt.Errorf("%w: %w", ErrNotVerified, err)
+	k, err := s.keyOf(r)
+	if err != nil {
+		return err
 	}
 	return r.Verify(entry, k.Public, mode)
+}
+
+// VerifyConsistency checks r, as Receipt.VerifyConsistency does, with the key
+// that r names, under the conditions of Verify.
+func (s KeySet) VerifyConsistency(r *Receipt, older Roots, mode Mode) ([32]byte, error) {
+	k, err := s.keyOf(r)
+	if err != nil {
+		return [32]byte{}, err
+	}
+	return r.VerifyConsistency(older, k.Public, mode)
+}
+
+func (s KeySet) keyOf(r *Receipt) (cose.Key, error) {
+	k, ok := s.Find(r.KeyID)
+	if !ok {
+		return k, fmt.Errorf("%w: kid %x", ErrUnknownKey, r.KeyID)
+	}
+	if err := k.Permits(r.Alg); err != nil {
+		return k, fmt.Errorf("%w: %w", ErrNotVerified, err)
+	}
+	return k, nil
 }

@@ -21,9 +21,11 @@ type Receipt struct {
 	Issuer   string    // CWT iss: the transparency service
 	Subject  string    // CWT sub: ours is the log origin
 	IssuedAt time.Time // CWT iat; ours is the registration time
-	// Proofs are what the unprotected header says. Verify finds out whether one
-	// signed root follows from all of them, and no more: see the package comment.
-	Proofs []Inclusion
+	// Proofs and Consistency are what the unprotected header says, of either kind
+	// or both. Verify and VerifyConsistency find out whether one signed root
+	// follows from all of a kind, and no more: see the package comment.
+	Proofs      []Inclusion
+	Consistency []Consistency
 
 	identified bool   // kid, x5chain or x5t is protected
 	protected  []byte // content of the byte string
@@ -38,7 +40,15 @@ type Inclusion struct {
 	Path                [][]byte // 32 bytes each, from the leaf's sibling upwards
 }
 
-// maxPath is the longest path there is: a tree has at most 2^64 leaves.
+// Consistency is one RFC 9162 consistency proof: the tree of size To begins with
+// the tree of size From.
+type Consistency struct {
+	From, To uint64
+	Path     [][]byte // 32 bytes each, as RFC 9162 §2.1.4.1 orders them
+}
+
+// maxPath is the longest path there is in trees of up to 2^63 leaves: a subtree
+// to start from, in a consistency proof, and 63 siblings.
 const maxPath = 64
 
 // Parse reads a receipt as RFC 9942 defines it: tag 18, definite lengths, no
@@ -70,7 +80,7 @@ func Parse(b []byte) (*Receipt, error) {
 	if !ok {
 		return nil, fmt.Errorf("%w: no proofs (396) in the unprotected header", ErrMalformed)
 	}
-	if r.Proofs, err = readProofs(vdp); err != nil {
+	if err := r.readProofs(vdp); err != nil {
 		return nil, err
 	}
 	r.protected, r.payload, r.signature = e.protected, e.payload, e.signature
@@ -212,70 +222,86 @@ func numericDate(raw detcbor.RawMessage) (time.Time, error) {
 }
 
 // readProofs reads the proofs map of an RFC 9162 receipt.
-func readProofs(raw detcbor.RawMessage) ([]Inclusion, error) {
+func (r *Receipt) readProofs(raw detcbor.RawMessage) error {
 	kinds, err := readHeader(raw)
 	if err != nil {
-		return nil, fmt.Errorf("%w: proofs: %w", ErrMalformed, err)
+		return fmt.Errorf("%w: proofs: %w", ErrMalformed, err)
 	}
-	// SPEC RFC 9942 §4.3: proof labels MUST be registered for the vds.
-	for kind := range kinds {
+	// RFC 9942's CDDL wants one kind in a receipt; both are one claim more about
+	// the same root.
+	for kind, encoded := range kinds {
 		switch kind {
 		case int64(proofInclusion):
+			err = eachProof(encoded, "inclusion", func(size, index uint64, path [][]byte) {
+				r.Proofs = append(r.Proofs, Inclusion{TreeSize: size, LeafIndex: index, Path: path})
+			})
 		case int64(proofConsistency):
-			return nil, fmt.Errorf("%w: consistency proofs are not checked", ErrUnsupported)
+			err = eachProof(encoded, "consistency", func(from, to uint64, path [][]byte) {
+				r.Consistency = append(r.Consistency, Consistency{From: from, To: to, Path: path})
+			})
 		default:
-			return nil, fmt.Errorf("%w: proof type %v", ErrUnsupported, kind)
+			// SPEC RFC 9942 §4.3: proof labels MUST be registered for the vds.
+			return fmt.Errorf("%w: proof type %v", ErrUnsupported, kind)
+		}
+		if err != nil {
+			return err
 		}
 	}
-	inclusion, ok := kinds.get(proofInclusion)
-	if !ok {
-		return nil, fmt.Errorf("%w: no inclusion proof", ErrMalformed)
+	if len(kinds) == 0 {
+		return fmt.Errorf("%w: neither inclusion nor consistency proof", ErrMalformed)
 	}
-	encoded, err := byteStrings(inclusion)
-	if err != nil {
-		return nil, fmt.Errorf("%w: inclusion proofs: %w", ErrMalformed, err)
-	}
-	proofs := make([]Inclusion, len(encoded))
-	for i, b := range encoded {
-		if proofs[i], err = readInclusion(b); err != nil {
-			return nil, fmt.Errorf("%w: inclusion proof %d: %w", ErrMalformed, i, err)
-		}
-	}
-	return proofs, nil
+	return nil
 }
 
-// readInclusion reads [ tree_size, leaf_index, [ path ] ]. Source: RFC 9942 §5.2.
-func readInclusion(b []byte) (Inclusion, error) {
-	var p Inclusion
+// eachProof reads an array of at least one encoded proof.
+func eachProof(raw detcbor.RawMessage, kind string, add func(first, second uint64, path [][]byte)) error {
+	encoded, err := byteStrings(raw)
+	if err != nil {
+		return fmt.Errorf("%w: %s proofs: %w", ErrMalformed, kind, err)
+	}
+	for i, b := range encoded {
+		first, second, path, err := readProof(b)
+		if err != nil {
+			return fmt.Errorf("%w: %s proof %d: %w", ErrMalformed, kind, i, err)
+		}
+		add(first, second, path)
+	}
+	return nil
+}
+
+// readProof reads [ tree_size, leaf_index, [ path ] ] or [ size_1, size_2,
+// [ path ] ]. Source: RFC 9942 §5.2, §5.3.
+func readProof(b []byte) (first, second uint64, path [][]byte, err error) {
 	if len(b) == 0 {
-		return p, errors.New("empty")
+		return 0, 0, nil, errors.New("empty")
 	}
 	parts, err := array(b)
 	if err != nil {
-		return p, err
+		return 0, 0, nil, err
 	}
 	if len(parts) != 3 {
-		return p, fmt.Errorf("an array of %d, want tree_size, leaf_index and path", len(parts))
+		return 0, 0, nil, fmt.Errorf("an array of %d, want two numbers and a path", len(parts))
 	}
-	for i, to := range []*uint64{&p.TreeSize, &p.LeafIndex} {
+	for i, to := range []*uint64{&first, &second} {
 		if parts[i][0]>>5 != 0 || detcbor.Unmarshal(parts[i], to) != nil {
-			return p, errors.New("tree_size or leaf_index is not an unsigned integer")
+			return 0, 0, nil, errors.New("a size or index is not an unsigned integer")
 		}
 	}
 	// RFC 9942's CDDL wants one path element or more. The only leaf of a tree
-	// has an empty path all the same, and Root accepts it there alone.
+	// has an empty path all the same, and so have equal sizes; where it does not
+	// fit, no root follows.
 	elements, err := array(parts[2])
 	if err != nil {
-		return p, fmt.Errorf("path: %w", err)
+		return 0, 0, nil, fmt.Errorf("path: %w", err)
 	}
 	if len(elements) > maxPath {
-		return p, fmt.Errorf("path of %d elements, the limit is %d", len(elements), maxPath)
+		return 0, 0, nil, fmt.Errorf("path of %d elements, the limit is %d", len(elements), maxPath)
 	}
-	p.Path = make([][]byte, len(elements))
+	path = make([][]byte, len(elements))
 	for i := range elements {
-		if p.Path[i], err = byteString(elements[i]); err != nil || len(p.Path[i]) != sha256.Size {
-			return p, fmt.Errorf("path element %d is not %d bytes", i, sha256.Size)
+		if path[i], err = byteString(elements[i]); err != nil || len(path[i]) != sha256.Size {
+			return 0, 0, nil, fmt.Errorf("path element %d is not %d bytes", i, sha256.Size)
 		}
 	}
-	return p, nil
+	return first, second, path, nil
 }

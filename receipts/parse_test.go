@@ -34,6 +34,7 @@ type draft struct {
 	unprotected any
 	payload     any
 	alg         cose.Algorithm // what is signed with, whatever protected says
+	root        *[32]byte      // what is signed; nil: the root of the log of one
 }
 
 func newDraft(t testing.TB) draft {
@@ -58,7 +59,11 @@ func (d draft) bytes(t testing.TB) []byte {
 	if protected == nil {
 		protected = encode(t, d.protected)
 	}
-	sig, err := cose.Sign(d.alg, serviceKey(t), protected, onlyRoot(t))
+	root := onlyRoot(t)
+	if d.root != nil {
+		root = d.root[:]
+	}
+	sig, err := cose.Sign(d.alg, serviceKey(t), protected, root)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -193,8 +198,12 @@ func TestHostileReceiptsAreRefused(t *testing.T) {
 		"proofs are empty":          {proofs(m{}), ErrMalformed},
 		"proofs under text":         {proofs(m{"inclusion": 1}), ErrUnsupported},
 		"an unregistered proof":     {proofs(m{-1: [][]byte{encode(t, []any{1, 0, []any{}})}, -3: 1}), ErrUnsupported},
-		"consistency alone":         {proofs(m{-2: [][]byte{{0x80}}}), ErrUnsupported},
-		"consistency too":           {proofs(m{-1: [][]byte{encode(t, []any{1, 0, []any{}})}, -2: [][]byte{{0x80}}}), ErrUnsupported},
+		"consistency of nothing":    {proofs(m{-2: [][]byte{{0x80}}}), ErrMalformed},
+		"consistency, one bad":      {proofs(m{-1: [][]byte{encode(t, []any{1, 0, []any{}})}, -2: [][]byte{{0x80}}}), ErrMalformed},
+		"consistency, none":         {proofs(m{-2: []any{}}), ErrMalformed},
+		"a bare consistency proof":  {proofs(m{-2: encode(t, []any{1, 1, []any{}})}), ErrMalformed},
+		"consistency from -1":       {proofs(m{-2: [][]byte{encode(t, []any{-1, 1, []any{}})}}), ErrMalformed},
+		"consistency over 65":       {proofs(m{-2: [][]byte{encode(t, []any{1, 2, bytes65()})}}), ErrMalformed},
 		"a bare proof":              {proofs(m{-1: encode(t, []any{1, 0, []any{}})}), ErrMalformed},
 		"inclusion, none":           {proofs(m{-1: []any{}}), ErrMalformed},
 		"inclusion, null":           {proofs(m{-1: nil}), ErrMalformed},
@@ -314,6 +323,7 @@ func FuzzParse(f *testing.F) {
 	f.Add(read(f, "cose-receipts-examples", "consistency-receipt.cbor"))
 	f.Add(logOf(f, 1).receipt(0))
 	f.Add(logOf(f, 100).receipt(66))
+	f.Add(logOf(f, 100).consistency(66))
 	key, entry := serviceKey(f).Public(), entryOf(1000) // never logged
 	f.Fuzz(func(t *testing.T, b []byte) {
 		r, err := Parse(b)
@@ -323,12 +333,19 @@ func FuzzParse(f *testing.F) {
 			}
 			return
 		}
-		if !bytes.Equal(r.Bytes(), b) || len(r.Proofs) == 0 || r.VDS != 1 {
+		if !bytes.Equal(r.Bytes(), b) || len(r.Proofs)+len(r.Consistency) == 0 || r.VDS != 1 {
 			t.Fatalf("accepted as %+v", r)
 		}
 		for _, mode := range []Mode{Strict, COSEOnly} {
 			if r.Verify(entry, key, mode) == nil {
 				t.Fatal("verifies for an entry that was never logged")
+			}
+			older := Roots{}
+			for _, p := range r.Consistency {
+				older[p.From] = [32]byte(entry)
+			}
+			if root, err := r.VerifyConsistency(older, key, mode); err == nil {
+				t.Fatalf("verifies from roots that never were, to %x", root)
 			}
 		}
 		// A second opinion on where the parts are. go-cose refuses more, such as

@@ -1,6 +1,6 @@
 // Package receipts issues, reads and verifies COSE Receipts: the answer of a
-// transparency service that a Signed Statement stands in its log (RFC 9942,
-// RFC 9943 §7).
+// transparency service that a Signed Statement stands in its log, or that the
+// log has only grown since an older tree head (RFC 9942, RFC 9943 §7).
 //
 // A service makes an Issuer, has it Sign each new tree head, and mints from a
 // stored SignedHead and an inclusion path the receipt of any entry, without the
@@ -11,11 +11,17 @@
 //	r, err := receipts.Parse(b)
 //	err = keys.Verify(r, entry, receipts.Strict)
 //
+// Who holds older roots instead of an entry asks for consistency, and learns
+// the newer root:
+//
+//	root, err := keys.VerifyConsistency(r, receipts.Roots{3: old}, receipts.Strict)
+//
 // What it promises: nil from Verify means that the path leads from this entry
-// to a root and that the signature over this root holds. Nothing less returns
-// nil. What it cannot promise is more than RFC 9162 binds: TreeSize and
-// LeafIndex steer the path but are not signed, and some other pairs steer it
-// the same way.
+// to a root and that the signature over this root holds, nil from
+// VerifyConsistency the same with older roots in place of the entry. Nothing
+// less returns nil. What it cannot promise is more than RFC 9162 binds: sizes
+// and index steer the path but are not signed, and some others steer it the
+// same way.
 //
 // All tree arithmetic is transparency-dev/merkle; the tests have a second
 // opinion from golang.org/x/mod/sumdb/tlog, for every index and size to 130.
@@ -32,12 +38,13 @@ import "errors"
 var (
 	// ErrMalformed: not a COSE Receipt.
 	ErrMalformed = errors.New("malformed receipt")
-	// ErrUnsupported: a receipt, but not an inclusion receipt of an RFC 9162 log
-	// (vds 1): CCF (vds 2), another structure, consistency proofs, an unknown
-	// critical header.
+	// ErrUnsupported: a receipt, but not one of an RFC 9162 log (vds 1): CCF
+	// (vds 2), another structure, another kind of proof, an unknown critical
+	// header.
 	ErrUnsupported = errors.New("unsupported receipt")
-	// ErrPath: index, tree size and path do not fit together.
-	ErrPath = errors.New("inclusion path does not fit")
+	// ErrPath: index, sizes and path do not fit together, or there is no proof of
+	// the kind that is asked for.
+	ErrPath = errors.New("path does not fit")
 	// ErrNotVerified: wrong entry, key, path or root. The root is detached, so
 	// these look alike.
 	ErrNotVerified = errors.New("receipt does not verify")

@@ -103,6 +103,19 @@ func (l *log) path(index, size uint64) [][]byte {
 	if err != nil {
 		l.t.Fatal(err)
 	}
+	return l.resolve(nodes)
+}
+
+// growth is the consistency path between two sizes.
+func (l *log) growth(from, to uint64) [][]byte {
+	nodes, err := proof.Consistency(from, to)
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	return l.resolve(nodes)
+}
+
+func (l *log) resolve(nodes proof.Nodes) [][]byte {
 	hashes := make([][]byte, len(nodes.IDs))
 	for i, id := range nodes.IDs {
 		hashes[i] = l.nodes[id]
@@ -122,6 +135,20 @@ func (l *log) receipt(index uint64) []byte {
 		l.t.Fatal(err)
 	}
 	b, err := Mint(h, index, l.path(index, h.Size))
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	return b
+}
+
+// consistency is the receipt from an older size to the newest head.
+func (l *log) consistency(from uint64) []byte {
+	l.t.Helper()
+	h, err := newIssuer(l.t).Sign(l.head())
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	b, err := MintConsistency(h, from, l.growth(from, h.Size))
 	if err != nil {
 		l.t.Fatal(err)
 	}
@@ -188,7 +215,7 @@ func TestReceiptsAgreeWithTlog(t *testing.T) {
 	}
 }
 
-func samePath(a [][]byte, b tlog.RecordProof) bool {
+func samePath(a [][]byte, b []tlog.Hash) bool {
 	if len(a) != len(b) {
 		return false
 	}

@@ -15,7 +15,6 @@ import (
 	"github.com/transparency-dev/merkle/rfc6962"
 
 	"github.com/scittd/scittd/internal/cose"
-	"github.com/scittd/scittd/internal/detcbor"
 )
 
 func read(t testing.TB, path ...string) []byte {
@@ -163,36 +162,39 @@ func TestTheExamplesOfTheReceiptsDraft(t *testing.T) {
 		t.Errorf("strict: %v, want ErrClaims", err)
 	}
 
+	if err := r.Verify(nil, serviceKey(t).Public(), COSEOnly); !errors.Is(err, ErrNotVerified) {
+		t.Errorf("with our key: %v, want ErrNotVerified", err)
+	}
+
 	b := read(t, "cose-receipts-examples", "consistency-receipt.cbor")
-	if _, err := Parse(b); !errors.Is(err, ErrUnsupported) {
-		t.Errorf("consistency receipt: %v, want ErrUnsupported", err)
-	}
-	// Its path is sound all the same.
-	e, err := open(b, maxReceipt)
-	if err != nil {
+	if r, err = Parse(b); err != nil {
 		t.Fatal(err)
 	}
-	kinds, err := readHeader(e.outside[int64(labelVDP)])
-	if err != nil {
-		t.Fatal(err)
+	if r.Alg != cose.ES256 || string(r.KeyID) != "test-key-1" || r.VDS != 1 || r.Issuer != "https://transparency-service.example.com" || r.Subject != "" {
+		t.Errorf("headers: %+v", r)
 	}
-	proofs, err := byteStrings(kinds[int64(proofConsistency)])
-	if err != nil {
-		t.Fatal(err)
+	if len(r.Proofs) != 0 || len(r.Consistency) != 1 || r.payload != nil {
+		t.Fatalf("%d inclusion proofs, %d consistency proofs, payload %x", len(r.Proofs), len(r.Consistency), r.payload)
 	}
-	var c struct {
-		_        struct{} `cbor:",toarray"`
-		From, To uint64
-		Path     [][]byte
+	c := r.Consistency[0]
+	if want := [][]byte{hash("leaf2_hash"), hash("leaf3_hash"), hash("node01"), hash("leaf4_hash")}; c.From != 3 || c.To != 5 || !equalAll(c.Path, want) {
+		t.Errorf("consistency %v, want 3 to 5 by %x", c, want)
 	}
-	if err := detcbor.Unmarshal(proofs[0], &c); err != nil {
-		t.Fatal(err)
+	if root, err := c.root(hash("root3")); err != nil || !bytes.Equal(root, hash("root5")) {
+		t.Errorf("root %x, %v; want %x", root, err, hash("root5"))
 	}
-	if c.From != 3 || c.To != 5 {
-		t.Errorf("consistency from %d to %d, want 3 to 5", c.From, c.To)
+	// Structure: what Mint writes under the same head is the same bytes.
+	signed := SignedHead{Head: Head{Size: 5}, Protected: r.protected, Signature: r.signature}
+	if again, err := MintConsistency(signed, 3, c.Path); err != nil || !bytes.Equal(again, b) {
+		t.Errorf("minted again, %v:\n%x, want\n%x", err, again, b)
 	}
-	if err := proof.VerifyConsistency(rfc6962.DefaultHasher, c.From, c.To, c.Path, hash("root3"), hash("root5")); err != nil {
-		t.Error(err)
+	// Its key is not published.
+	older := Roots{3: [32]byte(hash("root3"))}
+	if _, err := r.VerifyConsistency(older, serviceKey(t).Public(), COSEOnly); !errors.Is(err, ErrNotVerified) {
+		t.Errorf("with our key: %v, want ErrNotVerified", err)
+	}
+	if _, err := r.VerifyConsistency(older, serviceKey(t).Public(), Strict); !errors.Is(err, ErrClaims) {
+		t.Errorf("strict: %v, want ErrClaims", err)
 	}
 }
 

@@ -37,7 +37,12 @@ func (r *Receipt) Verify(entry []byte, key crypto.PublicKey, mode Mode) error {
 	if err != nil {
 		return err
 	}
-	// SPEC RFC 9942 §5.2: an attached payload MUST be the computed root.
+	return r.checkSignature(root, key)
+}
+
+// checkSignature checks that root is what was signed.
+func (r *Receipt) checkSignature(root [32]byte, key crypto.PublicKey) error {
+	// SPEC RFC 9942 §5.2, §5.3: an attached payload MUST be the computed root.
 	if r.payload != nil && !bytes.Equal(r.payload, root[:]) {
 		return fmt.Errorf("%w: the attached root is not the one that follows from the path", ErrNotVerified)
 	}
@@ -61,11 +66,17 @@ func (r *Receipt) checkClaims() error {
 	return nil
 }
 
-// Root computes the tree root that follows from entry. All proofs must give the
-// same one, for there is one signature; otherwise, and when one does not fit
-// its own tree size, ErrPath.
+// Root computes the tree root that follows from entry. All inclusion proofs must
+// give the same one, for there is one signature; otherwise, when there is none,
+// and when one does not fit its own tree size, ErrPath.
 func (r *Receipt) Root(entry []byte) ([32]byte, error) {
 	var root [32]byte
+	if len(r.Proofs) == 0 {
+		return root, fmt.Errorf("%w: no inclusion proof", ErrPath)
+	}
+	if err := r.oneTree(); err != nil {
+		return root, err
+	}
 	leaf := rfc6962.DefaultHasher.HashLeaf(entry)
 	for i, p := range r.Proofs {
 		b, err := proof.RootFromInclusionProof(rfc6962.DefaultHasher, p.LeafIndex, p.TreeSize, leaf, p.Path)
@@ -77,8 +88,22 @@ func (r *Receipt) Root(entry []byte) ([32]byte, error) {
 		}
 		copy(root[:], b)
 	}
-	if len(r.Proofs) == 0 {
-		return root, fmt.Errorf("%w: no proof", ErrPath)
-	}
 	return root, nil
+}
+
+// oneTree: proofs under one signature speak of one tree, whatever their kind.
+func (r *Receipt) oneTree() error {
+	var sizes []uint64
+	for _, p := range r.Proofs {
+		sizes = append(sizes, p.TreeSize)
+	}
+	for _, p := range r.Consistency {
+		sizes = append(sizes, p.To)
+	}
+	for _, size := range sizes {
+		if size != sizes[0] {
+			return fmt.Errorf("%w: proofs for trees of size %d and %d under one signature", ErrPath, sizes[0], size)
+		}
+	}
+	return nil
 }
