@@ -23,7 +23,12 @@
 #define TROUBLES 1		/* of the registry */
 #endif
 #ifndef OVERTIMES
-#define OVERTIMES 1		/* leases that run out under a Courier at work */
+#define OVERTIMES 1		/* leases and turns that end under their holder's hands */
+#endif
+
+/* Whether commits are made in turn, or nobody ever asks for one (0). */
+#ifndef TURNS
+#define TURNS 1
 #endif
 
 /* How often each statement is submitted, to either replica. */
@@ -122,6 +127,11 @@ bool refused[IDS];
 #define receipt(at, n) ((at) * 8 + (n))
 #define indexIn(receipt) ((receipt) / 8)
 
+/* Whose turn it is to commit, by the lock on the newest head's row: 1 + replica. */
+byte turn = FREE;
+#define mayCommit(r) (turn == FREE || turn == 1 + r)
+#define leaveTurn(r) turn = (turn == 1 + r -> FREE : turn)
+
 /* What a replica's sequencer shares with its callers. */
 chan queue[2] = [WAITING] of { byte };
 byte current[2] = DOWN;		/* the policy, as far as this replica has seen the log */
@@ -178,6 +188,8 @@ inline refuse(id) {
  */
 #if defined(NO_COMPARE_AND_SWAP)
 #define wins(prev, entries) true
+#elif defined(TURN_IN_PLACE_OF_SWAP)
+#define wins(prev, entries) (inTurn || prev == size)
 #elif defined(HEADS_UNIQUE_BY_SIZE_ONLY)
 #define wins(prev, entries) (head[prev + rows(entries)] == 0)
 #else
@@ -225,7 +237,11 @@ end:	atomic {
 		inFlight[f].prev != 0;
 		if
 		:: d_step {
+#ifdef TURN_IN_PLACE_OF_SWAP
+			inFlight[f].prev == size ->
+#else
 			wins(inFlight[f].prev, inFlight[f].entries) ->
+#endif
 			printf("in flight: a commit arrives\n");
 			commit(inFlight[f].prev, inFlight[f].entries, inFlight[f].root)
 		   }
@@ -261,6 +277,7 @@ inline crash() {
 			od;
 			dropBatch();
 			forget();
+			leaveTurn(r);
 			current[r] = DOWN;
 			printf("replica %d: crashes\n", r)
 		};
@@ -276,7 +293,8 @@ inline load() {
 	d_step {
 		prev = size;
 		edge = head[size];
-		current[r] = (index[P] == 0 -> OLD : NEW);
+		inForce = (index[P] == 0 -> OLD : NEW);
+		current[r] = inForce;
 		printf("replica %d: loads the head of size %d\n", r, size)
 	}
 }
@@ -285,10 +303,10 @@ inline load() {
 #ifdef POLICY_NOT_JUDGED_AGAIN
 #define judge(w) policyOf(w)
 #else
-#define judge(w) current[r]
+#define judge(w) inForce
 #endif
 
-#if defined(UNKNOWN_IS_FAILURE) || defined(NO_LOOKUP_AFTER_CONFLICT)
+#if defined(UNKNOWN_IS_FAILURE) || defined(NO_LOOKUP_AFTER_CONFLICT) || defined(NO_LOOKUP_IN_TURN)
 #define SKIPS_LOOKUP
 #define known(id) (index[id] != 0 && !blind)
 #else
@@ -340,7 +358,8 @@ inline draft() {
 	edge = root;
 #endif
 #ifdef POLICY_IN_FORCE_BEFORE_COMMIT
-	current[r] = (closed -> NEW : current[r]);
+	inForce = (closed -> NEW : inForce);
+	current[r] = inForce;
 #endif
 	if
 	:: entries == EMPTY -> root = 0
@@ -382,6 +401,7 @@ inline believe() {
 		id = idOf(list);
 		list = rest(list);
 		prev++;
+		inForce = (id == P -> NEW : inForce);
 		current[r] = (id == P -> NEW : current[r]);
 #ifdef INDEX_AFTER_COMMIT
 		index[id] = prev - 1;
@@ -401,10 +421,14 @@ proctype Sequencer(byte r) {
 	chan batch = [WAITING] of { byte };	/* not answered yet */
 	byte prev;				/* size of the head it stands on; 0: to be loaded */
 	short edge;				/* the tree of that size */
+	byte inForce;				/* the policy at that size; callers may know a newer one */
 	short entries;				/* of the draft */
 	short root;				/* signed, and nobody has seen it */
 #ifdef SKIPS_LOOKUP
 	bool blind;
+#endif
+#ifdef TURN_IN_PLACE_OF_SWAP
+	bool inTurn;
 #endif
 
 Open:	load();		/* before anybody is served */
@@ -424,9 +448,36 @@ end:	atomic {
 		fi;
 		if
 		:: prev == 0 -> goto Load
-		:: else -> goto Known
+		:: prev != 0 -> goto Known
+		:: TURNS -> goto Turn
 		fi
 	}
+
+Turn:	/* 1. The newest head, with others kept from committing: after a conflict, and
+	 * for a while. When that is does not matter to what is proved, so it may be in
+	 * any round. What queued during the wait comes along. A turn that is lost is
+	 * one that never was, but its holder does not know. */
+	atomic {
+		if
+		:: turn == FREE -> turn = 1 + r
+		:: turn == FREE && overtimes > 0 -> overtimes--; printf("replica %d: loses its turn\n", r)
+		:: crash()
+		fi;
+		load();
+		d_step {
+			do
+			:: queue[r]?w -> batch!w
+			:: empty(queue[r]) -> break
+			od
+#ifdef NO_LOOKUP_IN_TURN
+			; blind = true
+#endif
+#ifdef TURN_IN_PLACE_OF_SWAP
+			; inTurn = true
+#endif
+		};
+		goto Known
+	};
 
 Load:	/* 1. The newest head and its edge, when the last round did not leave them. */
 	if
@@ -445,7 +496,7 @@ Known:	/* 2. to 4. Known ones keep their entry. The others are judged, a copy of
 		blind = false;
 #endif
 		if
-		:: entries == EMPTY -> goto Take
+		:: entries == EMPTY -> leaveTurn(r); goto Take
 		:: else
 		fi
 	}
@@ -458,9 +509,10 @@ Commit:	/* 5. The one durable point. */
 	atomic {
 		if
 		:: d_step {
-			wins(prev, entries) ->
+			mayCommit(r) && wins(prev, entries) ->
 			printf("replica %d: commits\n", r);
-			commit(prev, entries, root)
+			commit(prev, entries, root);
+			leaveTurn(r)
 		   };
 		   goto Believe
 		:: !wins(prev, entries) ->
@@ -508,18 +560,31 @@ Believe: /* 6. Known to be committed: believe it, then answer. */
 		   }
 		:: crash()
 		fi;
+#ifdef TURN_IN_PLACE_OF_SWAP
+		inTurn = false;
+#endif
 		if
 		:: empty(batch) -> goto Take
 		:: nempty(batch) -> goto Known	/* left behind a policy statement */
+		:: TURNS && nempty(batch) -> goto Turn
 		fi
 	};
 
 Fault:	/* Whatever it was, forget; the way back is the way in. After enough tries the
 	 * rest is told 503, which promises nothing. */
 	atomic {
-		d_step { forget() };
+		d_step {
+			forget()
+#ifndef TURN_KEPT_AFTER_ERROR
+			; leaveTurn(r)
+#endif
+#ifdef TURN_IN_PLACE_OF_SWAP
+			; inTurn = false
+#endif
+		};
 		if
 		:: goto Load
+		:: TURNS -> goto Turn
 		:: d_step { dropBatch() }; goto Take
 		fi
 	}
@@ -624,7 +689,8 @@ inline submit(r) {
 /*
  * Client submits one statement some times, at any moment, to either replica, and
  * does not wait for an answer. Real clients, who resubmit after an error, after
- * silence or without reason, do nothing else.
+ * silence or without reason, do nothing else. Between two submissions a replica
+ * may have looked at the newest head and know its policy.
  */
 proctype Client(byte s, tries) {
 	/* The replicas are alike: 0 is the one that hears of A first. That halves the
@@ -636,6 +702,8 @@ proctype Client(byte s, tries) {
 	do
 	:: d_step { tries > 0 && current[0] != DOWN -> id = s; submit(0) }
 	:: d_step { tries > 0 && current[1] != DOWN -> id = s; submit(1) }
+	:: d_step { tries > 0 && current[0] == OLD && index[P] != 0 -> current[0] = NEW }
+	:: d_step { tries > 0 && current[1] == OLD && index[P] != 0 -> current[1] = NEW }
 	:: tries == 0 -> break
 	od
 }
