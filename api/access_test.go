@@ -38,6 +38,7 @@ func TestEveryEndpointShowsAndTakesWhatItsCallerMay(t *testing.T) {
 	for _, pattern := range []string{
 		"/entries/{id}", "/v1/entries/{id}", "/v1/entries/{id}/statement", "/v1/entries/{id}/receipt",
 		"/v1/entries/{id}/transparent", "/v1/entries/{id}/collateral", "/v1/entries/{id}/deliveries",
+		"/log/inclusion/{id}",
 	} {
 		for _, method := range []string{"GET", "HEAD"} {
 			tested[method+" "+pattern] = true
@@ -61,6 +62,18 @@ func TestEveryEndpointShowsAndTakesWhatItsCallerMay(t *testing.T) {
 					sameAnswer(t, method+" "+pattern+" as "+c.name, a, missing)
 				}
 			}
+		}
+	}
+
+	// The whole log: every leaf to everybody, its bytes to whoever may see them.
+	tested["GET /v1/statements"], tested["HEAD /v1/statements"] = true, true
+	for _, c := range callers {
+		a := w.get("/v1/statements", c.header...)
+		if !bytes.Contains(a.body, public.Canonical()) || bytes.Contains(a.body, private.Canonical()) != c.reads {
+			t.Errorf("statements as %s show what they must not, or lack what they must", c.name)
+		}
+		if !strings.HasPrefix(a.header.Get("Cache-Control"), "private") == c.reads {
+			t.Errorf("statements as %s: Cache-Control %q", c.name, a.header.Get("Cache-Control"))
 		}
 	}
 
@@ -143,12 +156,13 @@ func TestEveryEndpointShowsAndTakesWhatItsCallerMay(t *testing.T) {
 	for _, path := range []string{
 		"/.well-known/scitt-keys", "/v1/service", "/v1/policy", "/healthz", "/readyz", "/readyz/write",
 		"/problems/{code}", "/.well-known/scitt-keys/{kid}",
+		"/log/checkpoint", "/log/tile/*", "/log/heads", "/log/consistency",
 	} {
 		for _, method := range []string{"GET", "HEAD"} {
 			tested[method+" "+path] = true
 			for _, c := range callers {
 				kid := w.ledger.Keys()[0].ID
-				path := strings.NewReplacer("{code}", "rejected", "{kid}", base64url(kid)).Replace(path)
+				path := strings.NewReplacer("{code}", "rejected", "{kid}", base64url(kid), "*", "entries/000.p/2", "consistency", "consistency?from=2&to=3").Replace(path)
 				if a := w.send(request{method: method, path: path, header: c.header}); a.status != 200 {
 					t.Errorf("%s %s as %s: %d", method, path, c.name, a.status)
 				}

@@ -15,6 +15,7 @@ import (
 	"github.com/go-chi/chi/v5"
 	"golang.org/x/sync/semaphore"
 
+	"github.com/scittd/scittd/api/apitype"
 	"github.com/scittd/scittd/ledger"
 	"github.com/scittd/scittd/policy"
 	"github.com/scittd/scittd/receipts"
@@ -33,8 +34,21 @@ type Ledger interface {
 	Entry(ctx context.Context, id statement.ID, scope ledger.Scope) (ledger.Entry, error)
 	Record(ctx context.Context, id statement.ID, scope ledger.Scope) (ledger.Record, error)
 	Receipt(ctx context.Context, id statement.ID, scope ledger.Scope) ([]byte, error)
+	Fresh(ctx context.Context, id statement.ID, scope ledger.Scope) ([]byte, error)
 	Transparent(ctx context.Context, id statement.ID, scope ledger.Scope) ([]byte, error)
 	Deliveries(ctx context.Context, id statement.ID, scope ledger.Scope) ([]ledger.Delivery, error)
+	PublicLog
+}
+
+// PublicLog is what an auditor reads of a Ledger.
+type PublicLog interface {
+	Checkpoint(ctx context.Context) ([]byte, error)
+	Tile(ctx context.Context, id ledger.TileID, width int) ([]byte, error)
+	EntryBundle(ctx context.Context, n uint64, width int) ([]byte, error)
+	Heads(ctx context.Context, after uint64, limit int) ([]ledger.Head, error)
+	Consistency(ctx context.Context, from, to uint64) (ledger.Consistency, error)
+	ReceiptAt(ctx context.Context, id statement.ID, size uint64, scope ledger.Scope) ([]byte, error)
+	Statements(ctx context.Context, from uint64, limit int, scope ledger.Scope) ([]ledger.Leaf, error)
 }
 
 var _ Ledger = (*ledger.Ledger)(nil)
@@ -54,6 +68,7 @@ type Config struct {
 	Staging   ledger.Staging // nil: no evidence is staged here
 	Tokens    ledger.Tokens  // nil: nobody has a token
 
+	ReadOnly     bool          // everything that writes answers 503, unread
 	OpenWrites   bool          // anonymous callers may write, and no rates apply: one person's machine
 	PublicURL    string        // of the service; problem types start with it
 	Registry     string        // host that claims are placed in; "" when there is none
@@ -62,11 +77,20 @@ type Config struct {
 
 	TrustedProxies []netip.Prefix                  // whose X-Forwarded-For is believed
 	Ready          func(ctx context.Context) error // would a registration be accepted now? nil: always
+	Witnesses      Witnesses                       // nil: /log/checkpoint is the Ledger's
 	Log            *slog.Logger                    // nil: silent
 	Clock          func() time.Time                // nil: time.Now
 }
 
-// API serves SCRAPI and /v1. Safe for concurrent use.
+// Witnesses have cosigned checkpoints of the Ledger.
+type Witnesses interface {
+	// Checkpoint returns the newest checkpoint that has its quorum of
+	// cosignatures; nil: none has.
+	Checkpoint(ctx context.Context) ([]byte, error)
+	Cosigned() apitype.Cosigned
+}
+
+// API serves SCRAPI, /v1 and /log. Safe for concurrent use.
 type API struct {
 	Config
 	base    string // PublicURL without a trailing slash
@@ -153,6 +177,14 @@ func (a *API) routes() *chi.Mux {
 		r.Put("/v1/evidence/{digest}", a.writing(streamed, a.stage))
 	}
 
+	// The public log: C2SP tlog-tiles, and what COSE adds to it.
+	get("/log/checkpoint", a.open(a.checkpoint))
+	get("/log/tile/*", a.open(a.tile))
+	get("/log/heads", a.open(a.heads))
+	get("/log/consistency", a.open(a.consistency))
+	get("/log/inclusion/{id}", a.reading(a.inclusion))
+	get("/v1/statements", a.reading(a.statements))
+
 	get("/problems/{code}", a.open(a.problemPage))
 	get("/healthz", a.healthy)
 	get("/readyz", a.healthy)
@@ -205,6 +237,9 @@ func (a *API) Authorize(r *http.Request, write bool) error {
 		}
 		return nil
 	}
+	if a.ReadOnly {
+		return &fault{code: "read-only"}
+	}
 	c, err := a.admit(r)
 	if err != nil {
 		return err
@@ -249,6 +284,9 @@ func (a *API) reading(h func(http.ResponseWriter, *http.Request, Caller) error) 
 // of the body is read.
 func (a *API) writing(p pace, h func(http.ResponseWriter, *http.Request, Caller) error) http.HandlerFunc {
 	return a.endpoint(p, func(w http.ResponseWriter, r *http.Request) error {
+		if a.ReadOnly {
+			return &fault{code: "read-only"}
+		}
 		c, err := a.admit(r)
 		if err != nil {
 			return err

@@ -1,6 +1,6 @@
 // Package api is the HTTP side of the service: SCRAPI at /entries and
-// /.well-known/scitt-keys, the queries of /v1, health checks, and the page of
-// every problem.
+// /.well-known/scitt-keys, the queries of /v1, the public log at /log, health
+// checks, and the page of every problem.
 //
 // It promises:
 //
@@ -21,6 +21,26 @@
 //     told when to come back. A batch of n statements counts as n requests of
 //     its caller: it is never broken off for that, but what it takes beyond the
 //     rate is paid off before the next request is let in.
+//
+// # The public log
+//
+// What auditors, mirrors and monitors read, without a token:
+//
+//	/log/checkpoint                    C2SP signed note, kept by caches for seconds
+//	/log/checkpoint?fresh              the newest one, where the other waits for witnesses
+//	/log/tile/{L}/{N}[.p/{W}]          C2SP tlog-tiles, immutable
+//	/log/tile/entries/{N}[.p/{W}]      the 32-byte entry ids, immutable
+//	/log/heads?after=S&limit=n         every signed head above size S, as JSON
+//	/log/inclusion/{id}?size=S         receipt under the signed head of size S, or under the newest
+//	/log/consistency?from=A&to=B       COSE consistency receipt, or hashes as JSON
+//	/v1/statements?from=i&limit=n      CBOR sequence of [leaf index, bytes of the statement]
+//
+// A partial tile is there for each size that was signed, and at no other width.
+// Tiles and bundles show ids of all entries: that something private was
+// registered is no secret. Its bytes are: /v1/statements has null in their
+// place, so that an auditor without the scope read still accounts for every
+// leaf, and /log/inclusion does not know its id. Heads, and the JSON of
+// consistency, have hashes and signatures in base64.
 //
 // It does not decide what may be registered, does not place anything in a
 // registry, and does not know which database or registry there is: it is given

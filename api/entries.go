@@ -107,11 +107,19 @@ func (a *API) receipt(w http.ResponseWriter, r *http.Request, c Caller) error {
 	if err != nil {
 		return err
 	}
-	receipt, err := a.Ledger.Receipt(r.Context(), id, c.Scope())
+	newest, err := wantsFresh(r)
 	if err != nil {
 		return err
 	}
-	sendImmutable(w, r, c, receiptType, id.String(), receipt)
+	read := a.Ledger.Receipt
+	if newest {
+		read = a.Ledger.Fresh
+	}
+	receipt, err := read(r.Context(), id, c.Scope())
+	if err != nil {
+		return err
+	}
+	sendReceipt(w, r, c, newest, receiptType, id, receipt)
 	return nil
 }
 

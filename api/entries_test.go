@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"net/url"
 	"os"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -289,10 +290,10 @@ func TestServiceAndPolicyDescribeThemselves(t *testing.T) {
 	got := read[apitype.Service](w, "/v1/service")
 	want := apitype.Service{
 		URL: publicURL, Origin: "scitt.example/log", LeafRule: got.LeafRule, Registry: registryHost, TreeSize: 2,
-		PolicyEntry: w.ledger.Policy().Entry.String(),
-		Limits:      apitype.Limits{Statement: 1 << 20, Evidence: 64 << 20, PageSize: 500, Artifacts: 256, BatchItems: 1000, BatchSize: 16 << 20},
+		PolicyEntry: w.ledger.Policy().Entry.String(), CheckpointKeys: w.ledger.Service().CheckpointKeys,
+		Limits: apitype.Limits{Statement: 1 << 20, Evidence: 64 << 20, PageSize: 500, Artifacts: 256, BatchItems: 1000, BatchSize: 16 << 20},
 	}
-	if got != want || got.LeafRule == "" {
+	if !reflect.DeepEqual(got, want) || got.LeafRule == "" || len(got.CheckpointKeys) != 1 {
 		t.Errorf("service %+v, want %+v", got, want)
 	}
 	p := read[apitype.Policy](w, "/v1/policy")

@@ -46,6 +46,7 @@ var problems = []Problem{
 	{"invalid-locator", 400, "Invalid locator", 0, "An entry id is 64 lower-case hexadecimal digits."},
 	{"bad-filter", 400, "Bad Filter", 0, "A query parameter is unknown, or its value is out of range."},
 	{"bad-cursor", 400, "Bad Cursor", 0, "The cursor was not made for this query."},
+	{"bad-tile", 400, "Bad Tile Path", 0, "A tile is <L>/<N> or entries/<N>, a partial one with .p/<W> behind it: L from 0 to 63, N in groups of three digits of which all but the last begin with x, W from 1 to 255."},
 	{"bad-digest", 400, "Bad Digest", 0, "A digest is written sha256:<64 lower-case hexadecimal digits>, or likewise with sha384 or sha512."},
 	{"unauthenticated", 401, "Unauthenticated", 0, "This needs a valid token, as bearer token or as basic-auth password."},
 	{"forbidden", 403, "Forbidden", 0, "The token lacks the scope that this needs."},
@@ -62,6 +63,9 @@ var problems = []Problem{
 	{"overloaded", 503, "Overloaded", time.Second, "The service has more work than it can take."},
 	{"store-unavailable", 503, "Store Unavailable", 5 * time.Second, "The database of the log does not answer."},
 	{"key-unavailable", 503, "Key Unavailable", time.Minute, "The key that signs receipts does not answer."},
+	{"read-only", 503, "Read Only", 5 * time.Second, "This replica reads the log and has no key to sign with: replicas that write register statements and sign checkpoints."},
+	{"not-cosigned", 503, "Not Cosigned", 5 * time.Second, "No checkpoint has its quorum of witnesses yet. /log/checkpoint?fresh shows the newest one without."},
+	{"log-damaged", 503, "Log Damaged", time.Minute, "The service found its log damaged, or not what it was. It registers nothing until its operator has repaired that; what was registered can be read and verified."},
 	{"clock-untrusted", 503, "Clock Untrusted", time.Minute, "The service's clocks disagree; it signs nothing until they agree again."},
 }
 
@@ -174,13 +178,14 @@ var mapping = []struct {
 	{statement.ErrTooManyArtifacts, "rejected", true},
 	{statement.ErrMalformed, "malformed-request", true},
 
+	{ledger.ErrHalted, "log-damaged", false}, // before whatever it was that was found
 	{ledger.ErrNotFound, "not-found", false},
 	{ledger.ErrDigest, "digest-mismatch", false},
 	{ledger.ErrTooLarge, "too-large", false},
 	{ledger.ErrQuota, "quota", false},
 	{ledger.ErrOverloaded, "overloaded", false},
 	{ledger.ErrConflict, "overloaded", false},
-	{ledger.ErrReadOnly, "key-unavailable", false},
+	{ledger.ErrReadOnly, "read-only", false},
 	{ledger.ErrClock, "clock-untrusted", false},
 	{ledger.ErrUnavailable, "store-unavailable", false},
 	{ledger.ErrEmpty, "store-unavailable", false},

@@ -87,7 +87,8 @@ func TestErrorsBecomeTheirDocumentedProblems(t *testing.T) {
 		{ledger.ErrClosed, 503, "store-unavailable", "Store Unavailable"},
 		{ledger.ErrEmpty, 503, "store-unavailable", "Store Unavailable"},
 		{ledger.ErrClock, 503, "clock-untrusted", "Clock Untrusted"},
-		{ledger.ErrReadOnly, 503, "key-unavailable", "Key Unavailable"},
+		{fmt.Errorf("%w: %w", ledger.ErrHalted, ledger.ErrNotFound), 503, "log-damaged", "Log Damaged"},
+		{ledger.ErrReadOnly, 503, "read-only", "Read Only"},
 		{ledger.ErrQuota, 429, "quota", "Too Many Requests"},
 		{errors.New("disk on fire"), 500, "internal", "Internal Error"},
 	} {
@@ -215,7 +216,12 @@ func TestUnroutedPathsAndMethodsGetProblems(t *testing.T) {
 		{"GET", "/v1/entries/zz", 400, "invalid-locator", "", jsonProblem},
 		{"POST", "/v1/entries", 405, "method-not-allowed", "GET, HEAD", jsonProblem},
 		{"POST", "/v1/entries:search", 404, "not-found", "", jsonProblem},
-		{"GET", "/log/checkpoint", 404, "not-found", "", cborProblem},
+		{"GET", "/log", 404, "not-found", "", cborProblem},
+		{"GET", "/log/", 404, "not-found", "", cborProblem},
+		{"GET", "/log/checkpoint/", 404, "not-found", "", cborProblem},
+		{"POST", "/log/checkpoint", 405, "method-not-allowed", "GET, HEAD", cborProblem},
+		{"GET", "/log/tile", 404, "not-found", "", cborProblem},
+		{"PUT", "/log/tile/0/000", 405, "method-not-allowed", "GET, HEAD", cborProblem},
 		{"POST", "/healthz", 405, "method-not-allowed", "GET, HEAD", cborProblem},
 	} {
 		t.Run(c.method+" "+c.path[:min(len(c.path), 40)], func(t *testing.T) {

@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/scittd/scittd/internal/failpoint"
 	"github.com/scittd/scittd/ledger"
 	"github.com/scittd/scittd/policy"
 	"github.com/scittd/scittd/statement"
@@ -46,6 +47,7 @@ func (a *API) registerIn(w http.ResponseWriter, r *http.Request, c Caller, repos
 		return err
 	}
 
+	failpoint.Hit(failpoint.Read)
 	reg, err := a.submit(r.Context(), body, c, repository)
 	if err != nil {
 		return err
@@ -59,6 +61,7 @@ func (a *API) registerIn(w http.ResponseWriter, r *http.Request, c Caller, repos
 		w.WriteHeader(http.StatusAccepted)
 		return nil
 	}
+	failpoint.Hit(failpoint.Answering)
 	send(w, http.StatusCreated, receiptTypeFor(r), reg.Receipt)
 	return nil
 }
@@ -207,9 +210,17 @@ func (a *API) resolve(w http.ResponseWriter, r *http.Request, c Caller) error {
 	if err != nil {
 		return err
 	}
+	newest, err := wantsFresh(r)
+	if err != nil {
+		return err
+	}
+	read := a.Ledger.Receipt
+	if newest {
+		read = a.Ledger.Fresh
+	}
 	// Asked in this order, an entry that is committed in between is found.
 	pending := a.Ledger.Pending(id)
-	receipt, err := a.Ledger.Receipt(r.Context(), id, c.Scope())
+	receipt, err := read(r.Context(), id, c.Scope())
 	if pending && errors.Is(err, ledger.ErrNotFound) {
 		w.Header().Set("Retry-After", "1")
 		w.Header().Set("Cache-Control", "no-store")
@@ -221,8 +232,35 @@ func (a *API) resolve(w http.ResponseWriter, r *http.Request, c Caller) error {
 	}
 	w.Header().Set("Location", entryPath(id))
 	w.Header().Set("Vary", "Accept")
-	sendImmutable(w, r, c, receiptTypeFor(r), id.String(), receipt)
+	sendReceipt(w, r, c, newest, receiptTypeFor(r), id, receipt)
 	return nil
+}
+
+// wantsFresh says whether the query asks for a receipt under the newest head,
+// with ?fresh, in place of the batch's. Other parameters mean nothing here.
+func wantsFresh(r *http.Request) (bool, error) {
+	query := r.URL.Query()
+	if !query.Has("fresh") {
+		return false, nil
+	}
+	switch query.Get("fresh") {
+	case "", "1", "true":
+		return true, nil
+	case "0", "false":
+		return false, nil
+	}
+	return false, &fault{code: "bad-filter", detail: fmt.Sprintf("fresh=%q is neither true nor false.", bounded(query.Get("fresh")))}
+}
+
+// sendReceipt answers with a receipt: the batch's is the same for ever, a fresh
+// one is another as soon as the log grows.
+func sendReceipt(w http.ResponseWriter, r *http.Request, c Caller, newest bool, mediaType string, id statement.ID, receipt []byte) {
+	if !newest {
+		sendImmutable(w, r, c, mediaType, id.String(), receipt)
+		return
+	}
+	w.Header().Set("Cache-Control", fresh(c))
+	send(w, http.StatusOK, mediaType, receipt)
 }
 
 // keySet is SCRAPI's Transparency Service Keys: from the log, the current key

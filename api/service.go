@@ -16,6 +16,11 @@ func (a *API) service(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	var cosigned *apitype.Cosigned
+	if a.Witnesses != nil {
+		c := a.Witnesses.Cosigned()
+		cosigned = &c
+	}
 	s := a.Ledger.Service()
 	a.sendJSON(w, Caller{}, apitype.Service{
 		URL: s.URL, Origin: s.Origin, LeafRule: s.LeafRule, Registry: a.Registry,
@@ -25,6 +30,7 @@ func (a *API) service(w http.ResponseWriter, r *http.Request) error {
 			PageSize: maxPage, Artifacts: statement.MaxArtifacts,
 			BatchItems: maxBatchItems, BatchSize: maxBatchSize,
 		},
+		CheckpointKeys: append([]string{}, s.CheckpointKeys...), Cosigned: cosigned,
 	})
 	return nil
 }

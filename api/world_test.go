@@ -58,7 +58,9 @@ func newWorld(t *testing.T, more ...*ledgertest.Publisher) *world {
 	}
 	w.vault.Rule.Visibility = policy.Private
 	operator.Init(t, store, append(more, w.wabbit, w.vault, w.certified)...)
-	w.ledger, err = ledger.Open(ctx, store, ledger.Options{Issuer: operator.Issuer(t), Registry: registryHost})
+	w.ledger, err = ledger.Open(ctx, store, ledger.Options{
+		Issuer: operator.Issuer(t), Checkpoint: operator.Checkpoint, Cadence: time.Nanosecond, Registry: registryHost,
+	})
 	if err != nil {
 		t.Fatal(err)
 	}

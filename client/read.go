@@ -20,6 +20,12 @@ func (c *Client) Receipt(ctx context.Context, id statement.ID) ([]byte, error) {
 	return c.get(ctx, entryPath(id, "receipt"), "application/cose")
 }
 
+// FreshReceipt fetches a receipt of an entry under the newest head, unverified:
+// proof that the log still holds it. The batch's is the one to keep.
+func (c *Client) FreshReceipt(ctx context.Context, id statement.ID) ([]byte, error) {
+	return c.get(ctx, entryPath(id, "receipt?fresh"), "application/cose")
+}
+
 // Statement fetches the canonical bytes of an entry; they hash to id.
 func (c *Client) Statement(ctx context.Context, id statement.ID) ([]byte, error) {
 	return c.statement(ctx, id, "statement")

@@ -38,12 +38,13 @@ func (r IssuerRule) String() string {
 // Verifier verifies Transparent Statements from bytes alone: it needs no
 // network. The zero value trusts nobody.
 type Verifier struct {
-	Trust    Trust
-	Issuers  []IssuerRule     // whose claims count; none: every statement fails as untrusted
-	Artifact statement.Digest // the statement must speak about it; "" asks nothing
-	Evidence statement.Digest // digest of the evidence at hand; "" leaves its bytes unchecked
-	MaxAge   time.Duration    // since registration; 0 asks nothing
-	Now      time.Time
+	Trust     Trust
+	Issuers   []IssuerRule     // whose claims count; none: every statement fails as untrusted
+	Artifact  statement.Digest // the statement must speak about it; "" asks nothing
+	Evidence  statement.Digest // digest of the evidence at hand; "" leaves its bytes unchecked
+	MaxAge    time.Duration    // since registration; 0 asks nothing
+	Witnessed *Witnessed       // nil leaves witnesses unchecked
+	Now       time.Time
 }
 
 // Verify judges one Transparent Statement (RFC 9943 §7.1).
@@ -96,7 +97,11 @@ func (v Verifier) Verify(transparent []byte) Verdict {
 	} else {
 		open("evidence bytes (--evidence FILE)")
 	}
-	open("witnesses")
+	if v.Witnessed != nil {
+		check(v.Witnessed.check(s.ID()))
+	} else {
+		open("witnesses")
+	}
 	if accepted != nil {
 		open("revocation after registration")
 	}

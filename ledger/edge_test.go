@@ -126,6 +126,32 @@ func TestEveryLeafIsProvenAtEverySizeOfASmallTree(t *testing.T) {
 	}
 }
 
+func checkGrowth(t *testing.T, path [][]byte, older, newer [32]byte, from, to uint64) {
+	t.Helper()
+	var p tlog.TreeProof
+	for _, h := range path {
+		p = append(p, tlog.Hash(h))
+	}
+	if err := tlog.CheckTree(p, int64(to), tlog.Hash(newer), int64(from), tlog.Hash(older)); err != nil {
+		t.Fatalf("growth from %d to %d: %v", from, to, err)
+	}
+}
+
+func TestGrowthIsProvenBetweenAllSizesOfALogOf300(t *testing.T) {
+	g := newGrown()
+	p := newProver(g)
+	for to := uint64(1); to <= 300; to++ {
+		g.growTo(t, to)
+		for from := uint64(1); from < to; from++ {
+			path, err := p.growth(t.Context(), from, to)
+			if err != nil {
+				t.Fatal(err)
+			}
+			checkGrowth(t, path, g.roots[from], g.roots[to], from, to)
+		}
+	}
+}
+
 // The second tile level begins at 65,536 leaves.
 func TestTilesOfAllLevelsProveOldAndNewLeavesAtStoredSizes(t *testing.T) {
 	const last = 65536 + 600
@@ -149,6 +175,15 @@ func TestTilesOfAllLevelsProveOldAndNewLeavesAtStoredSizes(t *testing.T) {
 				t.Fatal(err)
 			}
 			checkPath(t, path, g.roots[size], i, size)
+		}
+	}
+	for i, from := range sizes {
+		for _, to := range sizes[i+1:] {
+			path, err := p.growth(t.Context(), from, to)
+			if err != nil {
+				t.Fatal(err)
+			}
+			checkGrowth(t, path, g.roots[from], g.roots[to], from, to)
 		}
 	}
 	if n := p.tiles.order.Len(); n > cachedTiles || n != len(p.tiles.at) {

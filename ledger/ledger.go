@@ -15,21 +15,26 @@
 //     a head decides who continues the log; signed roots that lost are dropped.
 //   - Nothing enters that the policy in force at its index did not admit.
 //   - Head times never decrease, and nothing is signed while the clocks differ.
+//   - The checkpoints of a process never go back; each is proven to continue the
+//     one before. What an auditor is shown of the log is held against what was
+//     signed.
 //   - Index, collateral and deliveries of an entry are in its own transaction.
 //
 // It does not know HTTP, registries or who the callers are, and it never looks
-// at evidence. Evidence in transit (Staging) and callers' tokens (Tokens) only
-// share the database with it.
+// at evidence. Evidence in transit (Staging), callers' tokens (Tokens) and who
+// does what beside the log (Leases) only share the database with it.
 package ledger
 
 import (
 	"context"
+	"crypto"
 	"crypto/sha256"
 	"fmt"
 	"log/slog"
 	"sync/atomic"
 	"time"
 
+	"github.com/scittd/scittd/internal/failpoint"
 	"github.com/scittd/scittd/policy"
 	"github.com/scittd/scittd/receipts"
 	"github.com/scittd/scittd/statement"
@@ -39,6 +44,10 @@ import (
 type Options struct {
 	// Issuer signs heads; nil: read-only, Append answers ErrReadOnly.
 	Issuer *receipts.Issuer
+	// Checkpoint signs checkpoints, Ed25519; nil: this process publishes none.
+	// Cadence is how often at most; 0: once a second.
+	Checkpoint crypto.Signer
+	Cadence    time.Duration
 	// Registry is the host that deliveries go to; "": claims are only in the
 	// ledger.
 	Registry string
@@ -50,6 +59,11 @@ type Options struct {
 	Log *slog.Logger
 	// Queue is how many submissions may wait; 0: 4096.
 	Queue int
+	// Remember is told of every head that is known to be committed, in order of
+	// size and also of those of other processes, before anything is answered
+	// under it. An error keeps the answers back, and it is told again; nil:
+	// nobody is.
+	Remember func(context.Context, Head) error
 }
 
 // Registered is Append's answer: the entry and its batch receipt, which is the
@@ -70,13 +84,18 @@ type Ledger struct {
 	heads   lru[headKey, struct{}] // whose signature was verified
 	done    chan struct{}          // closed when the sequencer has ended
 	current atomic.Pointer[state]
+	counts  counts
+	halt    halt
+
+	checkpoints *checkpoints // nil: without the key
 }
 
 // Open loads the newest head and what stands on it, and starts the sequencer.
 // It refuses a log that it should not continue: ErrEmpty when Init was never
 // run; ErrCorrupt when the head is not signed by a key that the log announced,
 // or its root does not follow from leaves and tiles; another error when the
-// Issuer's key, service URL or origin are not those that the log announced.
+// Issuer's key, service URL or origin, or the checkpoint key, are not those
+// that the log announced.
 //
 // The store stays the caller's, who closes it after the Ledger.
 func Open(ctx context.Context, s Store, o Options) (*Ledger, error) {
@@ -96,6 +115,11 @@ func Open(ctx context.Context, s Store, o Options) (*Ledger, error) {
 		store: s, issuer: o.Issuer, clocks: newClocks(s.Now, o),
 		prover: newProver(s), heads: lru[headKey, struct{}]{limit: cachedHeads}, done: make(chan struct{}),
 	}
+	if o.Checkpoint != nil {
+		if l.checkpoints, err = newCheckpoints(o, st, l.clocks.steady); err != nil {
+			return nil, fmt.Errorf("open ledger: %w", err)
+		}
+	}
 	l.current.Store(st)
 	l.queue = newQueue(o.Queue, l.clocks.wall)
 	if o.Issuer == nil {
@@ -104,7 +128,11 @@ func Open(ctx context.Context, s Store, o Options) (*Ledger, error) {
 	}
 	q := &sequencer{
 		store: s, issuer: o.Issuer, registry: o.Registry, clocks: l.clocks, queue: l.queue,
-		log: o.Log, done: l.done, state: st, edge: edge, current: &l.current,
+		log: o.Log, done: l.done, state: st, edge: edge, turns: 1, current: &l.current, counts: &l.counts,
+		halt: &l.halt, remember: o.Remember,
+	}
+	if q.remember == nil {
+		q.remember = func(context.Context, Head) error { return nil }
 	}
 	go q.run()
 	return l, nil
@@ -127,12 +155,15 @@ func announced(i *receipts.Issuer, st *state) error {
 // No receipt leaves before Commit is known to have succeeded. ctx bounds the
 // waiting only: after it ends the statement may still be registered, and
 // submitting again tells. Errors: *policy.Refusal, a decision and final under
-// this policy; ErrOverloaded, ErrUnavailable, ErrClock, ErrClosed and
+// this policy; ErrOverloaded, ErrUnavailable, ErrClock, ErrClosed, ErrHalted and
 // ErrCorrupt, after which nothing is promised and trying again is right;
 // ErrReadOnly; that of ctx.
 func (l *Ledger) Append(ctx context.Context, sub Submission) (Registered, error) {
 	if l.issuer == nil {
 		return Registered{}, ErrReadOnly
+	}
+	if err := l.halt.err(); err != nil {
+		return Registered{}, err
 	}
 	if err := ctx.Err(); err != nil {
 		return Registered{}, err
@@ -141,12 +172,22 @@ func (l *Ledger) Append(ctx context.Context, sub Submission) (Registered, error)
 	if err != nil {
 		return Registered{}, err
 	}
+	failpoint.Hit(failpoint.Enqueued)
 	select {
 	case o := <-w.answer:
 		return l.registered(ctx, o)
 	case <-ctx.Done():
 		return Registered{}, ctx.Err()
 	}
+}
+
+// Room says that Append would take a submission now: what it would not take need
+// not be judged. ErrOverloaded, ErrClosed, ErrReadOnly.
+func (l *Ledger) Room() error {
+	if l.issuer == nil {
+		return ErrReadOnly
+	}
+	return l.queue.enter()
 }
 
 // registered turns the sequencer's answer into the caller's.
@@ -167,6 +208,7 @@ func (l *Ledger) registered(ctx context.Context, o outcome) (Registered, error) 
 	if err != nil {
 		return Registered{}, err
 	}
+	failpoint.Hit(failpoint.Minted)
 	return r, nil
 }
 
@@ -187,8 +229,15 @@ func (l *Ledger) Service() Service { return l.current.Load().service() }
 // Keys are the receipt keys announced in the log: current, then retired.
 func (l *Ledger) Keys() receipts.KeySet { return l.current.Load().keys }
 
-// Head returns the newest signed head.
-func (l *Ledger) Head(ctx context.Context) (Head, error) { return l.store.Head(ctx) }
+// Head returns the newest signed head. A policy that it brings into force is in
+// force here too, from now on.
+func (l *Ledger) Head(ctx context.Context) (Head, error) {
+	h, err := l.store.Head(ctx)
+	if err == nil && h.Policy > l.current.Load().head.Policy {
+		err = l.see(ctx, h)
+	}
+	return h, err
+}
 
 // Entry returns the index row of one visible entry; ErrNotFound.
 func (l *Ledger) Entry(ctx context.Context, id statement.ID, scope Scope) (Entry, error) {
@@ -235,12 +284,9 @@ func (l *Ledger) ReceiptAt(ctx context.Context, id statement.ID, size uint64, sc
 	if size <= index {
 		return nil, fmt.Errorf("%w: entry %d is not in the tree of size %d", ErrNotFound, index, size)
 	}
-	h, err := l.store.HeadFor(ctx, size-1)
+	h, err := l.headAt(ctx, size)
 	if err != nil {
 		return nil, err
-	}
-	if h.Size != size {
-		return nil, fmt.Errorf("%w: no head of size %d", ErrNotFound, size)
 	}
 	return l.receipt(ctx, h, id, index)
 }
@@ -292,15 +338,10 @@ func (l *Ledger) trust(ctx context.Context, h Head) error {
 		return nil
 	}
 	if verifyHead(h, l.Keys()) != nil {
-		announced, err := loadServices(ctx, l.store)
-		if err != nil {
+		if err := l.Refresh(ctx); err != nil {
 			return err
 		}
-		keys, err := keysOf(announced)
-		if err != nil {
-			return fmt.Errorf("%w: %v", ErrCorrupt, err)
-		}
-		if err := verifyHead(h, keys); err != nil {
+		if err := verifyHead(h, l.Keys()); err != nil {
 			return err
 		}
 	}
@@ -353,6 +394,9 @@ func (l *Ledger) Pending(id statement.ID) bool { return l.queue.has(id) }
 func (l *Ledger) Ready(ctx context.Context) error {
 	if l.issuer == nil {
 		return ErrReadOnly
+	}
+	if err := l.halt.err(); err != nil {
+		return err
 	}
 	if err := l.queue.room(); err != nil {
 		return err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 
 	"github.com/scittd/scittd/policy"
 	"github.com/scittd/scittd/receipts"
@@ -48,6 +49,106 @@ func load(ctx context.Context, s Store) (*state, *edge, error) {
 		return nil, nil, fmt.Errorf("read the tree of size %d: %w", h.Size, err)
 	}
 	return st, e, nil
+}
+
+// publish puts st in the place of an older state. Who saw more of the log than
+// st says is right.
+func publish(current *atomic.Pointer[state], st *state) {
+	for {
+		old := current.Load()
+		if old != nil && old.head.Size >= st.head.Size || current.CompareAndSwap(old, st) {
+			return
+		}
+	}
+}
+
+// maxFollowed is how many leaves are read one by one; beyond, loading the tree's
+// edge is less work.
+const maxFollowed = 1 << 14
+
+// follow brings what a process knows of the log to h, the newest head, by the
+// leaves that others added. They must give its root. With an error st and e
+// come back as they were, and so they do from reload.
+func follow(ctx context.Context, s Store, st *state, e *edge, h Head) (*state, *edge, error) {
+	switch {
+	case h.Size == st.head.Size && h.Root == st.head.Root:
+		return st, e, nil
+	case h.Size <= st.head.Size:
+		return st, e, moved(st.head, h)
+	case h.Size-st.head.Size > maxFollowed:
+		return reload(ctx, s, st, e)
+	}
+	// Others wait meanwhile: what does not depend on each other is read at once.
+	type answer struct {
+		st  *state
+		err error
+	}
+	advanced := make(chan answer, 1)
+	go func() {
+		next, err := advance(ctx, s, st, h)
+		advanced <- answer{next, err}
+	}()
+	ids, err := s.Leaves(ctx, st.head.Size, h.Size)
+	next := <-advanced
+	if err != nil {
+		return st, e, fmt.Errorf("read %d new leaves: %w", h.Size-st.head.Size, err)
+	}
+	growth, err := e.grow(ids)
+	if err != nil {
+		return st, e, err
+	}
+	if growth.edge.size() != h.Size || growth.root != h.Root {
+		return st, e, moved(st.head, h)
+	}
+	if next.err != nil {
+		return st, e, next.err
+	}
+	return next.st, growth.edge, nil
+}
+
+// reload is load for a process that has seen the log: it must continue what was
+// committed before its eyes.
+func reload(ctx context.Context, s Store, st *state, e *edge) (*state, *edge, error) {
+	next, edge, err := load(ctx, s)
+	if err != nil {
+		return st, e, err
+	}
+	switch known, err := s.HeadFor(ctx, st.head.Size-1); {
+	case err != nil && !errors.Is(err, ErrNotFound):
+		return st, e, fmt.Errorf("read the head of size %d: %w", st.head.Size, err)
+	case err != nil || known.Size != st.head.Size || known.Root != st.head.Root:
+		return st, e, moved(st.head, next.head)
+	}
+	return next, edge, nil
+}
+
+func moved(known, newest Head) error {
+	return fmt.Errorf("%w: the log of size %d does not continue the one of size %d that this process knows", ErrCorrupt, newest.Size, known.Size)
+}
+
+// advance is st as of the later head h: what others have said about the log
+// since is read, and little else.
+func advance(ctx context.Context, s Store, st *state, h Head) (*state, error) {
+	next := &state{head: h, policy: st.policy, announced: st.announced, keys: st.keys}
+	var err error
+	if h.Policy != st.head.Policy {
+		if next.policy, err = loadPolicy(ctx, s, h.Policy); err != nil {
+			return nil, err
+		}
+	}
+	newest, err := s.Find(ctx, Query{Scope: All, MediaTypes: []string{policy.ServiceMediaType}, Limit: 1})
+	if err != nil {
+		return nil, fmt.Errorf("find service statements: %w", err)
+	}
+	if len(newest) > 0 && newest[0].Index >= st.head.Size {
+		if next.announced, err = loadServices(ctx, s); err != nil {
+			return nil, err
+		}
+		if next.keys, err = keysOf(next.announced); err != nil {
+			return nil, fmt.Errorf("%w: %v", ErrCorrupt, err)
+		}
+	}
+	return next, verifyHead(h, next.keys)
 }
 
 // verifyHead tries every key that the log announced, the current one first.

@@ -25,13 +25,15 @@ func mint(h receipts.SignedHead, index uint64, id statement.ID, path [][]byte) (
 	return receipts.Mint(h, index, path)
 }
 
-// Full tiles have 8 KiB; a head is remembered by its bytes.
+// Full tiles have 8 KiB, so that those in memory have 8 MiB at most: all that
+// lie above the leaves of 60 million entries, and the leaves asked for of late.
+// A head is remembered by its bytes.
 const (
-	cachedTiles = 256
+	cachedTiles = 1024
 	cachedHeads = 4096
 )
 
-// prover computes inclusion paths from what is stored.
+// prover computes paths from what is stored.
 type prover struct {
 	log   Log
 	tiles lru[TileID, []byte]
@@ -47,6 +49,21 @@ func (p *prover) path(ctx context.Context, index, size uint64) ([][]byte, error)
 	if err != nil {
 		return nil, err
 	}
+	return p.resolve(ctx, nodes, size)
+}
+
+// growth is the consistency path between the trees of two stored heads.
+func (p *prover) growth(ctx context.Context, from, to uint64) ([][]byte, error) {
+	nodes, err := proof.Consistency(from, to)
+	if err != nil {
+		return nil, err
+	}
+	return p.resolve(ctx, nodes, to)
+}
+
+// resolve turns the nodes of a proof in the tree of size into hashes.
+func (p *prover) resolve(ctx context.Context, nodes proof.Nodes, size uint64) ([][]byte, error) {
+	var err error
 	rows := map[TileID][][]byte{} // one read per tile, however many of its nodes are on the path
 	hashes := make([][]byte, len(nodes.IDs))
 	for i, id := range nodes.IDs {
@@ -76,35 +93,41 @@ func (p *prover) row(ctx context.Context, t TileID, size uint64) ([][]byte, erro
 	if end < from+tileWidth {
 		return hashes(ctx, p.log, t.Level, from, end)
 	}
-	data, ok := p.tiles.get(t)
-	if !ok {
-		found, err := p.log.Tiles(ctx, []TileID{t})
-		if err != nil {
-			return nil, err
-		}
-		if len(found) != 1 || found[0].TileID != t || len(found[0].Data) != tileWidth*hasher.Size() {
-			return nil, fmt.Errorf("%w: no tile %d/%d", ErrCorrupt, t.Level, t.N)
-		}
-		data = found[0].Data
+	data, err := p.full(ctx, t)
+	if err != nil {
+		return nil, err
 	}
-	hashes := make([][]byte, tileWidth)
+	return split(data), nil
+}
+
+// full returns the data of tile t, which must be full in a stored head's tree.
+func (p *prover) full(ctx context.Context, t TileID) ([]byte, error) {
+	if data, ok := p.tiles.get(t); ok {
+		return data, nil
+	}
+	found, err := p.log.Tiles(ctx, []TileID{t})
+	if err != nil {
+		return nil, err
+	}
+	if len(found) != 1 || found[0].TileID != t || len(found[0].Data) != tileWidth*hasher.Size() {
+		return nil, fmt.Errorf("%w: no tile %d/%d", ErrCorrupt, t.Level, t.N)
+	}
+	data := found[0].Data
+	// A damaged tile must not stay in memory once the table is sound again.
+	if !bytes.Equal(subtree(split(data)), found[0].Root[:]) {
+		return nil, fmt.Errorf("%w: tile %d/%d does not give its root", ErrCorrupt, t.Level, t.N)
+	}
+	p.tiles.put(t, data)
+	return data, nil
+}
+
+// split is a tile's data as hashes.
+func split(data []byte) [][]byte {
+	hashes := make([][]byte, len(data)/hasher.Size())
 	for i := range hashes {
 		hashes[i] = data[i*hasher.Size():][:hasher.Size()]
 	}
-	if !ok {
-		// A damaged tile must not stay in memory once the table is sound again.
-		if root := subtree(hashes); !p.trusted(ctx, t, root) {
-			return nil, fmt.Errorf("%w: tile %d/%d does not give its root", ErrCorrupt, t.Level, t.N)
-		}
-		p.tiles.put(t, data)
-	}
-	return hashes, nil
-}
-
-// trusted compares a tile's recomputed root with the one stored beside it.
-func (p *prover) trusted(ctx context.Context, t TileID, root []byte) bool {
-	stored, err := p.log.Roots(ctx, t.Level, t.N, t.N+1)
-	return err == nil && len(stored) == 1 && bytes.Equal(stored[0][:], root)
+	return hashes
 }
 
 // lru keeps the limit most recently used of values that never change.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/scittd/scittd/internal/detcbor"
 	"github.com/scittd/scittd/statement"
 )
 
@@ -28,6 +29,33 @@ type Index interface {
 
 	// Find returns the entries that match q, newest first, at most q.Limit.
 	Find(ctx context.Context, q Query) ([]Entry, error)
+
+	// Statements returns the leaves from index from on, in order, at most limit,
+	// which is 1..MaxPage; a store refuses others. It stops before the leaf
+	// whose predecessors have PageBytes already; what scope hides counts nothing,
+	// so that a page's length tells nothing about it.
+	Statements(ctx context.Context, from uint64, limit int, scope Scope) ([]Leaf, error)
+}
+
+// PageBytes is how many bytes of statements a page has, but for its last one.
+const PageBytes = 1 << 20
+
+// Leaf is an entry as the tree has it, and its bytes.
+type Leaf struct {
+	Index     uint64
+	ID        statement.ID
+	Private   bool
+	Canonical []byte // nil where the scope does not show it
+}
+
+// AppendCBOR appends the leaf as auditors read it: [index, bytes or null].
+func (l Leaf) AppendCBOR(dst []byte) []byte {
+	const pair, null = 0x82, 0xf6
+	dst = detcbor.AppendHead(append(dst, pair), detcbor.KindUint, l.Index)
+	if l.Canonical == nil {
+		return append(dst, null)
+	}
+	return detcbor.AppendBytes(dst, l.Canonical)
 }
 
 // Record is what an auditor needs of one entry. Registry and Repository are

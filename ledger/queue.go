@@ -62,6 +62,7 @@ type queue struct {
 	bytes   int
 	closed  bool
 	pending map[statement.ID]int // submissions not answered yet, by ID
+	refused uint64               // for want of room
 }
 
 func newQueue(limit int, wall func() time.Time) *queue {
@@ -89,11 +90,26 @@ func (q *queue) roomLocked() error {
 	return nil
 }
 
+// enter is room for somebody who would come in.
+func (q *queue) enter() error {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.enterLocked()
+}
+
+func (q *queue) enterLocked() error {
+	err := q.roomLocked()
+	if err != nil {
+		q.refused++
+	}
+	return err
+}
+
 func (q *queue) put(sub Submission) (*waiting, error) {
 	w := &waiting{Submission: sub, since: q.wall(), answer: make(chan outcome, 1)}
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if err := q.roomLocked(); err != nil {
+	if err := q.enterLocked(); err != nil {
 		return nil, err
 	}
 	q.list = append(q.list, w)
@@ -127,21 +143,32 @@ func (q *queue) tryTake() (batch []*waiting, closed bool) {
 	if q.closed {
 		return nil, true
 	}
-	n, size := 0, 0
-	for n < len(q.list) && n < maxBatch {
-		size += len(q.list[n].Statement.Canonical())
-		if n > 0 && size > maxBatchBytes {
+	return q.fillLocked(nil), false
+}
+
+// join adds to a batch what queued since it was taken, within the bounds.
+func (q *queue) join(batch []*waiting) []*waiting {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.fillLocked(batch)
+}
+
+func (q *queue) fillLocked(batch []*waiting) []*waiting {
+	size := 0
+	for _, w := range batch {
+		size += len(w.Statement.Canonical())
+	}
+	n := 0
+	for ; n < len(q.list) && len(batch) < maxBatch; n++ {
+		bytes := len(q.list[n].Statement.Canonical())
+		if len(batch) > 0 && size+bytes > maxBatchBytes {
 			break
 		}
-		n++
+		batch, size, q.bytes = append(batch, q.list[n]), size+bytes, q.bytes-bytes
 	}
-	batch = append(batch, q.list[:n]...)
 	clear(q.list[:n])
 	q.list = q.list[n:]
-	for _, w := range batch {
-		q.bytes -= len(w.Statement.Canonical())
-	}
-	return batch, false
+	return batch
 }
 
 // close refuses what comes and answers what waits.
@@ -165,6 +192,13 @@ func (q *queue) tell(w *waiting, o outcome) {
 	}
 	q.mu.Unlock()
 	w.answer <- o
+}
+
+// load is how much waits, and how often there was no room.
+func (q *queue) load() (waiting, bytes int, refused uint64) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return len(q.list), q.bytes, q.refused
 }
 
 func (q *queue) has(id statement.ID) bool {

@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/scittd/scittd/internal/failpoint"
 	"github.com/scittd/scittd/policy"
 	"github.com/scittd/scittd/receipts"
 	"github.com/scittd/scittd/statement"
@@ -24,15 +25,26 @@ const (
 	maxConflicts = 64
 )
 
+// composure is how many turns in a row must find the log as this process left
+// it before commits go without a turn again. Only a commit without one is
+// beaten, so that of a replica's batches one in composure is discarded at the
+// worst, whatever the others do; and who is alone soon saves the round trip.
+const composure = 128
+
 // sequencer puts submissions in order: the one goroutine that grows the tree.
 //
 // It takes whatever queued during the previous commit (natural group commit, no
 // timer) and commits it in rounds until every submission is answered. A round
 // is the whole story of a commit, in run order: known ones first, judge, grow a
 // copy of the tree, sign once, commit, and only then believe it. After any
-// error it forgets what it knew and the next round begins with load, as Open
-// does; whether an entry of a doubtful commit is there is then answered by the
-// same lookup that finds duplicates. Hence there is no recovery code.
+// error the next round begins with load, as Open does; whether an entry of a
+// doubtful commit is there is then answered by the same lookup that finds
+// duplicates. Hence there is no recovery code.
+//
+// It commits without asking while the log's last commit was its own. Once
+// another process has grown the log, batches are built in turn, at the newest
+// head with all others waiting, and whatever queued during the wait comes along.
+// One batch is one turn: the more of them wait, the more each brings.
 type sequencer struct {
 	store    Store
 	issuer   *receipts.Issuer
@@ -42,13 +54,24 @@ type sequencer struct {
 	log      *slog.Logger
 	done     chan struct{} // closed when run has ended
 
-	// Owned by run. Both nil: to be loaded.
+	// Owned by run. State and edge are of the last head known to be committed;
+	// what is loaded in their place has to continue them.
 	state *state
 	edge  *edge
+	doubt bool // a round ended in an error: to be loaded
+	turns int  // how many more batches are built in turn; the first one is
 
-	// The last state that is known to be committed, for everybody else.
+	// The last state that is known to be committed, for everybody else. Others
+	// may know more of it than this process committed.
 	current *atomic.Pointer[state]
+	counts  *counts
+
+	halt     *halt
+	remember func(context.Context, Head) error
 }
+
+// counts are what Stats shows.
+type counts struct{ committed, discarded, turns atomic.Uint64 }
 
 func (q *sequencer) run() {
 	defer close(q.done)
@@ -69,18 +92,20 @@ func (q *sequencer) sequence(batch []*waiting) {
 			continue
 		case errors.Is(err, ErrConflict):
 			conflicts++
+			q.turns = composure
+			q.counts.discarded.Add(1)
 		default:
 			faults++
+			q.doubt = true
 			q.log.Error("commit round failed", "waiting", len(left), "try", faults, "err", err)
 		}
-		q.state, q.edge = nil, nil
 		if errors.Is(err, ErrUnfit) && len(left) > 1 {
 			// One of them is to blame, and must not take its neighbours along.
 			q.sequence(left[:len(left)/2])
 			q.sequence(left[len(left)/2:])
 			return
 		}
-		if errors.Is(err, ErrUnfit) || errors.Is(err, ErrClock) || faults == maxFaults || conflicts == maxConflicts {
+		if errors.Is(err, ErrUnfit) || errors.Is(err, ErrClock) || errors.Is(err, ErrHalted) || faults == maxFaults || conflicts == maxConflicts {
 			for _, w := range left {
 				q.queue.tell(w, outcome{err: refusable(err)})
 			}
@@ -93,7 +118,7 @@ func (q *sequencer) sequence(batch []*waiting) {
 // and trying again is right, except after ErrUnfit, which is a bug of ours: what
 // a store cannot hold should have been refused before.
 func refusable(err error) error {
-	if errors.Is(err, ErrClock) || errors.Is(err, ErrUnavailable) || errors.Is(err, ErrCorrupt) || errors.Is(err, ErrUnfit) {
+	if errors.Is(err, ErrClock) || errors.Is(err, ErrUnavailable) || errors.Is(err, ErrCorrupt) || errors.Is(err, ErrUnfit) || errors.Is(err, ErrHalted) {
 		return err
 	}
 	return fmt.Errorf("%w: %w", ErrUnavailable, err)
@@ -106,12 +131,40 @@ func (q *sequencer) round(batch []*waiting) (left []*waiting, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), commitTime)
 	defer cancel()
 
-	// 1. The newest head and its edge, when the last round did not leave them.
-	if q.state == nil {
-		if q.state, q.edge, err = load(ctx, q.store); err != nil {
+	// 1. The newest head and its edge: those that the last round left, or what
+	// is there now that it is our turn.
+	commit := q.store.Commit
+	if q.current.Load().head.Size > q.edge.size() {
+		q.turns = composure // somebody else commits too
+	}
+	if q.turns > 0 {
+		turn, err := q.store.Turn(ctx)
+		if err != nil {
 			return batch, err
 		}
-		q.current.Store(q.state)
+		defer turn.Release()
+		q.counts.turns.Add(1)
+		failpoint.Hit(failpoint.InTurn)
+		commit = turn.Commit
+		if q.turns--; turn.Head().Size != q.edge.size() {
+			q.turns = composure
+		}
+		if !q.doubt {
+			if q.state, q.edge, err = follow(ctx, q.store, q.state, q.edge, turn.Head()); err != nil {
+				return batch, err
+			}
+		}
+		batch = q.queue.join(batch)
+	}
+	if q.doubt {
+		if q.state, q.edge, err = reload(ctx, q.store, q.state, q.edge); err != nil {
+			return batch, err
+		}
+		q.doubt = false
+	}
+	publish(q.current, q.state)
+	if err := q.remember(ctx, q.state.head); err != nil {
+		return batch, fmt.Errorf("remember the head of size %d: %w", q.state.head.Size, err)
 	}
 
 	// The store's clock is asked, if it is time to, while the store is searched.
@@ -132,11 +185,15 @@ func (q *sequencer) round(batch []*waiting) (left []*waiting, err error) {
 		return open, now.err
 	}
 
+	failpoint.Hit(failpoint.Opened)
+
 	// 3. Judge the others and write their rows.
 	b := q.draft(open, now.at)
 	if len(b.entries) == 0 {
 		return b.left, nil
 	}
+
+	failpoint.Hit(failpoint.Indexed)
 
 	// 4. A copy of the edge grows; its root is signed once. Sign verifies its
 	// own signature. Until the commit is known, nobody may see either.
@@ -148,10 +205,15 @@ func (q *sequencer) round(batch []*waiting) (left []*waiting, err error) {
 	if err != nil {
 		return b.open(), err
 	}
+	failpoint.Hit(failpoint.Grown)
+	if err := q.halt.err(); err != nil {
+		return b.open(), err
+	}
 	signed, err := q.issuer.Sign(receipts.Head{Size: growth.edge.size(), Root: growth.root, Time: now.at})
 	if err != nil {
 		return b.open(), fmt.Errorf("sign a head of size %d: %w", growth.edge.size(), err)
 	}
+	failpoint.Hit(failpoint.Signed)
 	head := Head{SignedHead: signed, PrevSize: q.edge.size(), Policy: q.state.head.Policy}
 	if b.policy != nil {
 		head.Policy = head.Size - 1 // it closed the batch
@@ -161,7 +223,7 @@ func (q *sequencer) round(batch []*waiting) (left []*waiting, err error) {
 	// up can leave a commit in doubt.
 	ctx, cancel = context.WithTimeout(context.Background(), commitTime)
 	defer cancel()
-	err = q.store.Commit(ctx, &Batch{Head: head, Entries: b.entries, Tiles: growth.tiles})
+	err = commit(ctx, &Batch{Head: head, Entries: b.entries, Tiles: growth.tiles})
 	if err != nil {
 		if !errors.Is(err, ErrConflict) {
 			for _, w := range b.admitted {
@@ -171,10 +233,20 @@ func (q *sequencer) round(batch []*waiting) (left []*waiting, err error) {
 		return b.open(), fmt.Errorf("commit at size %d: %w", head.PrevSize, err)
 	}
 
+	failpoint.Hit(failpoint.Committed)
+
 	// 6. Known to be committed: believe it, then answer.
 	q.edge = growth.edge
 	q.state = b.next(q.state, head)
-	q.current.Store(q.state)
+	publish(q.current, q.state)
+	q.counts.committed.Add(1)
+	if err := q.remember(ctx, head); err != nil {
+		for _, w := range b.admitted {
+			w.sent = true
+		}
+		return b.open(), fmt.Errorf("remember the head of size %d: %w", head.Size, err)
+	}
+	failpoint.Hit(failpoint.Released)
 	batchSeal := &sealed{head: head, growth: growth}
 	for i, w := range b.admitted {
 		q.queue.tell(w, outcome{batch: batchSeal, entry: b.entries[i].Entry, fresh: true})

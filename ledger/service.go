@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io"
 
+	"golang.org/x/mod/sumdb/note"
+
 	"github.com/scittd/scittd/internal/cose"
 	"github.com/scittd/scittd/policy"
 	"github.com/scittd/scittd/receipts"
@@ -53,6 +55,12 @@ func serviceOf(s *statement.Statement) (Service, error) {
 		return svc, fmt.Errorf("service statement: leaf rule %q is not %q", svc.LeafRule, LeafRule)
 	case len(svc.ReceiptKeys) == 0:
 		return svc, errors.New("service statement: no receipt key")
+	}
+	// SPEC C2SP tlog-checkpoint: the key's name should be the origin.
+	for _, vkey := range svc.CheckpointKeys {
+		if v, err := note.NewVerifier(vkey); err != nil || v.Name() != svc.Origin {
+			return svc, fmt.Errorf("service statement: checkpoint key %q is not an Ed25519 verifier key named %s", vkey, svc.Origin)
+		}
 	}
 	_, err := keysOf([]Service{svc})
 	return svc, err

@@ -41,6 +41,10 @@ type Log interface {
 	// smallest size > index. ErrNotFound when no head reaches that far.
 	HeadFor(ctx context.Context, index uint64) (Head, error)
 
+	// Heads returns the heads of a size above after, smallest first, at most
+	// limit, which is 1..MaxPage; a store refuses others.
+	Heads(ctx context.Context, after uint64, limit int) ([]Head, error)
+
 	// Commit writes all of b or nothing, and is durable when it returns nil.
 	//
 	// Inserting the head is the compare-and-swap: of all commits that name one
@@ -61,6 +65,16 @@ type Log interface {
 	// with an EvidenceArtifact delivery is claimed (see Staging).
 	Commit(ctx context.Context, b *Batch) error
 
+	// Turn waits until nobody is committing and keeps others from it, from any
+	// process, until the Turn ends: what is built meanwhile is not built in
+	// vain. Who waits is served about in the order of coming.
+	//
+	// It saves work and promises nothing. A holder that stands still loses its
+	// turn after a few seconds, and learns of it from Commit, where inserting
+	// the head decides as ever. A store without such a lock gives turns that
+	// keep nobody away. ErrEmpty: there is no head to wait at.
+	Turn(ctx context.Context) (Turn, error)
+
 	// Tiles returns those full tiles that exist, in the order asked.
 	Tiles(ctx context.Context, ids []TileID) ([]Tile, error)
 
@@ -72,6 +86,16 @@ type Log interface {
 	// Leaves returns the entry IDs of indexes [from, to), fewer when the log
 	// ends before.
 	Leaves(ctx context.Context, from, to uint64) ([]statement.ID, error)
+}
+
+// Turn is the place at the newest head. It has one owner, who releases it.
+type Turn interface {
+	// Head is the newest one, since others wait.
+	Head() Head
+	// Commit is Log's, and ends the turn whatever comes of it.
+	Commit(ctx context.Context, b *Batch) error
+	// Release ends the turn; after Commit it does nothing.
+	Release()
 }
 
 // Head is a signed tree head. Every one is kept: a receipt is a pure function

@@ -12,6 +12,8 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/scittd/scittd/internal/failpoint"
 )
 
 // Placer hangs artifacts on images. The zero value is ready; it has no state.
@@ -187,6 +189,7 @@ func (p Placer) attach(ctx context.Context, repo Repository, image ocispec.Descr
 	if err != nil {
 		return "", err
 	}
+	failpoint.Hit(failpoint.Manifest)
 	if err := p.readBack(ctx, repo, image.Digest.String(), manifest); err != nil {
 		return "", err
 	}
@@ -204,6 +207,7 @@ func (p Placer) push(ctx context.Context, repo Repository, body []byte, blobs []
 				return Descriptor{}, err
 			}
 		}
+		failpoint.Hit(failpoint.Blobs)
 		manifest, err := repo.PushManifest(ctx, ocispec.MediaTypeImageManifest, body, "")
 		if !errors.Is(err, ErrNotFound) || try == tries {
 			return manifest, err

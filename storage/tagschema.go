@@ -15,6 +15,8 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"oras.land/oras-go/v2/content"
 	"oras.land/oras-go/v2/errdef"
+
+	"github.com/scittd/scittd/internal/failpoint"
 )
 
 // The referrers tag schema: an index under a tag, which every client that
@@ -226,6 +228,7 @@ func (r *repository) rewrite(ctx context.Context, s *tagState, subject digest.Di
 		err = r.api.PushReference(ctx, desc, bytes.NewReader(raw), referrersTag(subject))
 		r.took(r.remote.now().Sub(start))
 		if err == nil {
+			failpoint.Hit(failpoint.Tagged)
 			s.wrote = desc.Digest
 		}
 		if !blobUnknown(err) || try == tries {

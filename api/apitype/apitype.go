@@ -127,6 +127,25 @@ type Service struct {
 	TreeSize    uint64 `json:"treeSize"`
 	PolicyEntry string `json:"policyEntry"`
 	Limits      Limits `json:"limits"`
+
+	CheckpointKeys []string `json:"checkpointKeys"` // C2SP verifier keys, current first
+
+	Cosigned *Cosigned `json:"cosigned,omitempty"` // nil: no witnesses are configured
+}
+
+// Cosigned is how the witnesses of the log's checkpoints stand, as far as the
+// answering process knows.
+type Cosigned struct {
+	Size      uint64    `json:"size"` // of the newest checkpoint that has its quorum; 0: none has
+	Witnesses []Witness `json:"witnesses"`
+}
+
+// Witness is one of them.
+type Witness struct {
+	Name  string    `json:"name"`
+	State string    `json:"state"` // unknown | cosigns | failing | ahead | forked
+	Size  uint64    `json:"size"`  // that it cosigned last
+	Since time.Time `json:"since"` // of State
 }
 
 // Limits that clients may run into, in bytes or counts.
@@ -144,6 +163,33 @@ type Limits struct {
 type Policy struct {
 	Entry  string          `json:"entry"`
 	Policy json.RawMessage `json:"policy"`
+}
+
+// Head is a signed tree head. Signature is that of every receipt under it:
+// COSE, over Protected and Root.
+type Head struct {
+	Size      uint64 `json:"size"`
+	PrevSize  uint64 `json:"prevSize"`
+	Root      []byte `json:"root"`        // base64, as are the following two
+	Protected []byte `json:"protected"`   // content of the protected byte string
+	Signature []byte `json:"signature"`   //
+	IssuedAt  int64  `json:"iat"`         // seconds since 1970
+	Policy    uint64 `json:"policyIndex"` // leaf index of the policy in force after it
+}
+
+// HeadList is one page of GET /log/heads, smallest first.
+type HeadList struct {
+	Heads []Head `json:"heads"`
+	Next  uint64 `json:"next,omitempty"` // after of the next page, 0 on the last
+}
+
+// Consistency proves that one tree begins with another: GET /log/consistency.
+type Consistency struct {
+	From     uint64   `json:"from"`
+	To       uint64   `json:"to"`
+	FromRoot []byte   `json:"fromRoot"` // base64, as are all hashes
+	ToRoot   []byte   `json:"toRoot"`
+	Hashes   [][]byte `json:"hashes"` // RFC 9162 §2.1.4.1
 }
 
 // Problem is RFC 9457 problem+json with our additions. Clients match Code.

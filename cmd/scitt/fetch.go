@@ -26,10 +26,14 @@ type part struct{ name, ending string }
 var parts = []part{
 	{"statement", ".scitt"},
 	{"receipt", ".receipt"},
+	{freshReceipt, ".fresh.receipt"},
 	{"transparent", ".cose"},
 	{"evidence", ".evidence"},
 	{"collateral", ".collateral.json"},
 }
+
+// freshReceipt is what --fresh makes of the part "receipt".
+const freshReceipt = "fresh receipt"
 
 // fetched is one file that fetch wrote, or could not.
 type fetched struct {
@@ -41,6 +45,7 @@ type fetched struct {
 
 func fetchCommand(a *app) *cobra.Command {
 	var what []string
+	var fresh bool
 	cmd := &cobra.Command{
 		Use: "fetch ENTRY|SUBJECT -o DIR", Args: cobra.ExactArgs(1),
 		Short:   "Write statements, receipts and evidence into a folder",
@@ -50,14 +55,23 @@ func fetchCommand(a *app) *cobra.Command {
 			if a.output == "" || a.output == "-" {
 				return usage("fetch writes files").try("add -o DIR")
 			}
+			if fresh {
+				if !slices.Contains(what, "receipt") {
+					return usage("--fresh is about receipts").try("add --what receipt")
+				}
+				what[slices.Index(what, "receipt")] = freshReceipt
+			}
 			return a.fetch(cmd.Context(), args[0], what)
 		},
 	}
 	var names []string
 	for _, p := range parts {
-		names = append(names, p.name)
+		if p.name != freshReceipt {
+			names = append(names, p.name)
+		}
 	}
 	cmd.Flags().StringSliceVar(&what, "what", []string{"transparent"}, "what to write: "+strings.Join(names, ", "))
+	cmd.Flags().BoolVar(&fresh, "fresh", false, "with --what receipt: under the newest head, to show that the log still holds the entry")
 	return cmd
 }
 
@@ -116,6 +130,8 @@ func (a *app) fetchPart(ctx context.Context, c *client.Client, id statement.ID, 
 		content, err = c.Statement(ctx, id)
 	case "receipt":
 		content, err = c.Receipt(ctx, id)
+	case freshReceipt:
+		content, err = c.FreshReceipt(ctx, id)
 	case "transparent":
 		content, err = c.Transparent(ctx, id)
 	case "collateral":

@@ -18,6 +18,8 @@ type verification struct {
 	maxAge            time.Duration
 	policy            string
 	evidence          string
+	witnesses         string
+	minWitnesses      int
 	offline           bool
 }
 
@@ -57,6 +59,8 @@ malformed with 2.`,
 	f.DurationVar(&v.maxAge, "max-age", 0, "claims registered longer ago do not count")
 	f.StringVar(&v.policy, "policy", "", "file of what must be met: issuers, issuerPrefixes, require, maxAge")
 	f.StringVar(&v.evidence, "evidence", "", "file to compare with the signed evidence digest")
+	f.StringVar(&v.witnesses, "witnesses", "", "C2SP tlog-policy, a log and its witnesses: claims must be in a checkpoint that a quorum has cosigned")
+	f.IntVar(&v.minWitnesses, "min-witnesses", 0, "cosignatures that the checkpoint must have, whatever the quorum is")
 	f.BoolVar(&v.offline, "offline", false, "open no socket: files only")
 	return cmd
 }
@@ -83,6 +87,9 @@ func (a *app) verify(ctx context.Context, args []string, v verification) error {
 			return usage("--evidence: %w", err)
 		}
 	}
+	if err := v.checkWitnesses(); err != nil {
+		return err
+	}
 	claims, about, err := a.claims(ctx, args, v.offline)
 	if err != nil {
 		return err
@@ -97,6 +104,9 @@ func (a *app) verify(ctx context.Context, args []string, v verification) error {
 	// Evidence belongs to one of many claims about a subject.
 	if about.text != "" && verifier.Evidence != "" {
 		claims = withEvidence(claims, verifier.Evidence)
+	}
+	if verifier.Witnessed, err = a.witnessed(ctx, v, about, claims); err != nil {
+		return err
 	}
 	result := newVerified(about, asked.Claims)
 	for _, c := range claims {

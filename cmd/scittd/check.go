@@ -44,11 +44,18 @@ func check(ctx context.Context, p process, c Config) (err error) {
 	} else {
 		ok("listen", "%s, TLS", c.Listen)
 	}
+	if c.ReadOnly {
+		return checkReader(ctx, c, ok)
+	}
 	issuer, err := openIssuer(c)
 	if err != nil {
 		return fmt.Errorf("%w: %w", errConfig, err)
 	}
 	ok("key", "receipt key %x", issuer.KeyID())
+	checkpoint, err := openCheckpointKey(c)
+	if err != nil {
+		return fmt.Errorf("%w: %w", errConfig, err)
+	}
 	db, err := openBeside(ctx, c)
 	if err != nil {
 		return err
@@ -59,7 +66,12 @@ func check(ctx context.Context, p process, c Config) (err error) {
 	} else {
 		ok("database", "postgres, durability %s", c.Database.Durability)
 	}
-	l, err := openLedger(ctx, c, db, issuer, slog.New(slog.DiscardHandler))
+	silent := slog.New(slog.DiscardHandler)
+	memories, err := openOutside(c, checkpoint, silent)
+	if err != nil {
+		return err
+	}
+	l, err := openLedger(ctx, c, db, issuer, checkpoint, nil, silent)
 	if err != nil {
 		return err
 	}
@@ -68,8 +80,26 @@ func check(ctx context.Context, p process, c Config) (err error) {
 	if err != nil {
 		return err
 	}
+	ok("key", "checkpoint key of %s, announced in the log", l.Service().Origin)
 	ok("ledger", "size %d, root reproduced from its tiles", head.Size)
+	if err := memories.check(ctx, l); err != nil {
+		return err
+	}
+	ok("memory", "%s", memories)
 	ok("policy", "entry %s", l.Policy().Entry)
+	s := &service{db: db, ledger: l, log: silent}
+	if err := s.openCosigner(c, checkpoint); err != nil {
+		return err
+	}
+	if s.cosigner != nil {
+		ok("witnesses", "%d that are asked to cosign checkpoints", len(s.cosigner.Status().Witnesses))
+	}
+	if err := s.openPublisher(c); err != nil {
+		return err
+	}
+	if s.public != nil {
+		ok("publish", "%s (not asked: only publishing depends on it)", c.Log.Publish)
+	}
 	switch host := c.registryHost(); {
 	case host == "":
 		ok("registry", "off: claims are only in the ledger")

@@ -38,13 +38,17 @@ type Config struct {
 	Listen         string        `yaml:"listen" help:"address of the public listener"`
 	OpsListen      string        `yaml:"ops_listen" help:"address of a listener for health checks and profiles; empty: none"`
 	InsecureListen bool          `yaml:"insecure_listen" help:"allow plain HTTP on an address that is not loopback (behind a proxy that ends TLS)"`
+	ReadOnly       bool          `yaml:"read_only" help:"serve reads and receipts beside replicas that write; no key is read, writes are answered 503, nothing is placed"`
 	AllowAnyIssuer bool          `yaml:"allow_any_issuer" help:"start although the policy in force admits any issuer"`
 	RegisterWait   time.Duration `yaml:"register_wait" help:"how long a registration waits for its commit before it is answered 202"`
+	Cadence        time.Duration `yaml:"checkpoint_every" help:"how often a checkpoint is published at most, and then only when the log has grown"`
+	Scrub          time.Duration `yaml:"scrub_every" help:"how long a round of the scrubber takes at least, which compares everything stored with what was signed; 0: none"`
 	TLS            TLSConfig     `yaml:"tls"`
 	Data           DataConfig    `yaml:"data"`
 	Database       DBConfig      `yaml:"database"`
 	Registry       RegistryConf  `yaml:"registry"`
 	Keys           KeyConfig     `yaml:"keys"`
+	Memory         MemoryConfig  `yaml:"memory"`
 	Limits         LimitConfig   `yaml:"limits"`
 	Log            LogConfig     `yaml:"log"`
 }
@@ -62,7 +66,7 @@ type DataConfig struct {
 
 // DBConfig chooses PostgreSQL; without it the ledger is a SQLite file.
 type DBConfig struct {
-	URL        string `yaml:"url" help:"PostgreSQL connection URL, without password; empty: SQLite in data.dir"`
+	URL        string `yaml:"url" help:"PostgreSQL connection URL, without password; of several hosts the primary is taken; profile=portable is for engines that only speak PostgreSQL; empty: SQLite in data.dir"`
 	URLFile    string `yaml:"url_file" kind:"path" help:"file that holds the connection URL with its password, 0600"`
 	Durability string `yaml:"durability" help:"postgres: refuse a server with fsync or full_page_writes off; managed: trust the provider"`
 	Migrate    string `yaml:"migrate" help:"at start: auto applies migrations, check refuses an old schema, off does neither"`
@@ -80,8 +84,16 @@ type RegistryConf struct {
 // KeyConfig names key files; each key has one purpose.
 type KeyConfig struct {
 	Receipt    string `yaml:"receipt" kind:"path" help:"signs receipts: ES256, PEM, 0600"`
-	Checkpoint string `yaml:"checkpoint" kind:"path" help:"announced for signing checkpoints: Ed25519, PEM, 0600"`
+	Checkpoint string `yaml:"checkpoint" kind:"path" help:"signs checkpoints: Ed25519, PEM, 0600"`
 	Operator   string `yaml:"operator" kind:"path" help:"signs policies: ES256, PEM, 0600; used by init and policy publish only, may live elsewhere"`
+}
+
+// MemoryConfig says where the newest head is remembered outside the database,
+// so that an old copy of the database is noticed.
+type MemoryConfig struct {
+	File       string `yaml:"file" kind:"path" help:"file that remembers the newest head, so that an old copy of the database is refused: best on another volume, never in its backups (default with SQLite: head.json beside the receipt key)"`
+	Sync       bool   `yaml:"sync" help:"acknowledge no registration before memory.file has its head: needed where failover may lose a commit (asynchronous replica)"`
+	Repository string `yaml:"repository" help:"host/name of a repository whose tag scitt-log remembers the newest head, for all replicas"`
 }
 
 // LimitConfig bounds what callers may use; 0 switches a rate off.
@@ -97,16 +109,20 @@ type LimitConfig struct {
 	TrustedProxies []string `yaml:"trusted_proxies" help:"address ranges whose X-Forwarded-For is believed"`
 }
 
-// LogConfig is about the service's own log lines, on standard error.
+// LogConfig is about the service's own log lines, on standard error, and about
+// the public log.
 type LogConfig struct {
-	Level  string `yaml:"level" help:"debug, info, warn or error"`
-	Format string `yaml:"format" help:"text or json"`
+	Level   string `yaml:"level" help:"of log lines: debug, info, warn or error"`
+	Format  string `yaml:"format" help:"of log lines: text or json"`
+	Publish string `yaml:"publish" help:"URL of a bucket that the public log is copied to, such as file:///srv/log: checkpoint, tiles, public statements; a file server over it is all that auditors need; empty: none"`
+
+	Witnesses string `yaml:"witnesses" kind:"path" help:"C2SP tlog-policy: who cosigns checkpoints, where they are asked, and whose cosignatures /log/checkpoint must have; empty: nobody's"`
 }
 
 func defaults() Config {
 	open := api.DefaultLimits()
 	return Config{
-		Listen: "127.0.0.1:8080", RegisterWait: 10 * time.Second,
+		Listen: "127.0.0.1:8080", RegisterWait: 10 * time.Second, Cadence: time.Second, Scrub: time.Hour,
 		Database: DBConfig{Durability: "postgres", Migrate: "check"},
 		Limits: LimitConfig{
 			Statement: open.Statement, Evidence: open.Evidence, StagingQuota: open.StagingQuota,
@@ -274,6 +290,12 @@ func (c *Config) complete() error {
 	}
 	if (c.TLS.Cert == "") != (c.TLS.Key == "") {
 		return errors.New("tls: cert and key go together")
+	}
+	if c.Cadence < time.Second {
+		return fmt.Errorf("checkpoint_every: %v is less than a second", c.Cadence)
+	}
+	if c.Scrub < 0 {
+		return fmt.Errorf("scrub_every: %v is negative", c.Scrub)
 	}
 	if c.Database.URL != "" && c.Database.URLFile != "" {
 		return errors.New("database: set url or url_file, not both")

@@ -13,6 +13,9 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+
+	"github.com/scittd/scittd/internal/memory"
+	"github.com/scittd/scittd/ledger"
 )
 
 func main() {
@@ -32,7 +35,8 @@ type process struct {
 var errUsage = errors.New("usage")
 
 // run executes one command line and returns its exit code: 0 done, 1 failed
-// (retrying may help), 2 usage or configuration.
+// (retrying may help), 2 usage or configuration, 15 the log misbehaved: it is not
+// what was signed or remembered.
 func run(ctx context.Context, args []string, p process) int {
 	began := false // cobra found the command, its flags and its arguments right
 	root := &cobra.Command{
@@ -49,7 +53,7 @@ func run(ctx context.Context, args []string, p process) int {
 		return fmt.Errorf("%w: %w\nTry:   %s --help", errUsage, err, cmd.CommandPath())
 	})
 	root.AddCommand(initCommand(p), serveCommand(p), devCommand(p), migrateCommand(p),
-		tokenCommand(p), policyCommand(p), checkCommand(p), versionCommand(p))
+		tokenCommand(p), policyCommand(p), keysCommand(p), logCommand(p), checkCommand(p), versionCommand(p))
 	err := root.ExecuteContext(ctx)
 	switch {
 	case err == nil:
@@ -60,6 +64,9 @@ func run(ctx context.Context, args []string, p process) int {
 	fmt.Fprintln(p.stderr, "Error:", err)
 	if errors.Is(err, errUsage) || errors.Is(err, errConfig) {
 		return 2
+	}
+	if errors.Is(err, errMisbehaved) || errors.Is(err, memory.ErrRollback) || errors.Is(err, ledger.ErrCorrupt) {
+		return 15
 	}
 	return 1
 }

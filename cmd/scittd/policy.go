@@ -2,14 +2,10 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"strings"
 
 	"github.com/spf13/cobra"
 
-	"github.com/scittd/scittd/client"
-	"github.com/scittd/scittd/internal/cose"
 	"github.com/scittd/scittd/policy"
 	"github.com/scittd/scittd/statement"
 )
@@ -51,18 +47,15 @@ entry on, also for what is queued. What is registered keeps its receipt.`,
 			if err != nil {
 				return err
 			}
-			if service == "" {
-				service = c.URL
+			next, err := policy.ReadYAML(args[0])
+			if err != nil {
+				return fmt.Errorf("%w: %w", errConfig, err)
 			}
-			var token string
-			if tokenFile != "" {
-				text, err := readSecret(tokenFile)
-				if err != nil {
-					return err
-				}
-				token = strings.TrimSpace(string(text))
+			o, err := asOperator(c, service, tokenFile)
+			if err != nil {
+				return err
 			}
-			entry, err := publish(cmd.Context(), c, args[0], service, token)
+			entry, err := o.publish(cmd.Context(), next, args[0])
 			if err != nil {
 				return err
 			}
@@ -70,38 +63,21 @@ entry on, also for what is queued. What is registered keeps its receipt.`,
 			return nil
 		},
 	}
-	cmd.Flags().StringVar(&service, "service", "", "URL the service answers at (default: its public URL)")
-	cmd.Flags().StringVar(&tokenFile, "token-file", "", "file with a token of scope publish, 0600")
+	addOperatorFlags(cmd, &service, &tokenFile)
 	addLocationFlags(cmd, &dir, &file)
 	return cmd
 }
 
-// publish registers the policy in file with the service and returns its entry.
-func publish(ctx context.Context, c Config, file, serviceURL, token string) (statement.ID, error) {
+// publish registers the policy that was read from file, and returns its entry.
+func (o *operator) publish(ctx context.Context, next *policy.Policy, file string) (statement.ID, error) {
 	var none statement.ID
-	next, err := policy.ReadYAML(file)
-	if err != nil {
-		return none, fmt.Errorf("%w: %w", errConfig, err)
-	}
-	pem, err := readSecret(c.Keys.Operator)
-	if err != nil {
-		return none, fmt.Errorf("operator key: %w", err)
-	}
-	operator, err := cose.ParsePrivatePEM(pem)
-	if err != nil {
-		return none, fmt.Errorf("operator key %s: %w", c.Keys.Operator, err)
-	}
-	service, err := client.New(serviceURL, client.Options{Token: token, UserAgent: "scittd/" + version()})
-	if err != nil {
-		return none, err
-	}
-	facts, err := service.Service(ctx)
+	facts, err := o.service.Service(ctx)
 	if err != nil {
 		return none, err
 	}
 	inForce, err := statement.ParseID(facts.PolicyEntry)
 	if err != nil {
-		return none, fmt.Errorf("%s names no policy in force: %w", serviceURL, err)
+		return none, fmt.Errorf("%s names no policy in force: %w", o.service.URL(), err)
 	}
 	if next.Previous != nil && *next.Previous != inForce {
 		return none, fmt.Errorf("%w: %s replaces policy %s, but %s is in force: review that one, then set previous to null or to its entry", errConfig, file, *next.Previous, inForce)
@@ -111,16 +87,5 @@ func publish(ctx context.Context, c Config, file, serviceURL, token string) (sta
 	if err != nil {
 		return none, err
 	}
-	signed, err := signOperator(operator, c.URL, policy.StatementSubject, policy.MediaType, text)
-	if err != nil {
-		return none, err
-	}
-	done, err := service.Register(ctx, signed.Canonical(), "")
-	if err != nil {
-		return none, err
-	}
-	if done.EntryID != signed.ID() {
-		return none, errors.New("the service registered something else: " + done.EntryID.String())
-	}
-	return done.EntryID, nil
+	return o.register(ctx, policy.StatementSubject, policy.MediaType, text)
 }

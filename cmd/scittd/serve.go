@@ -93,6 +93,9 @@ func serveConfig(cmd *cobra.Command, p process, dir, file string) (Config, error
 	if err != nil {
 		return c, fmt.Errorf("%w: %w", errConfig, err)
 	}
+	if c.ReadOnly {
+		return c, nil // it makes nothing: a mistyped path finds no log
+	}
 	if _, err := os.Stat(filepath.Join(c.Data.Dir, markerName)); err != nil {
 		return c, fmt.Errorf("%w: %s was not made by init (no %s in it)\nTry:   scittd init --config %s", errConfig, c.Data.Dir, markerName, file)
 	}
@@ -156,7 +159,25 @@ func (s *service) run(ctx context.Context, c Config, listener net.Listener) erro
 	if s.courier != nil {
 		background.Go(func() { s.courier.Run(work) })
 	}
-	background.Go(func() { s.sweep(work) })
+	if s.public != nil {
+		background.Go(func() { s.public.Run(work) })
+	}
+	if !c.ReadOnly {
+		background.Go(func() { s.sweep(work) })
+	}
+	if s.outside != nil {
+		background.Go(func() { s.outside.guard.Run(work) })
+		if c.Scrub > 0 {
+			background.Go(func() { s.scrub(work, c.Scrub) })
+		}
+	}
+	background.Go(func() { s.refresh(work) })
+	witnessed, stopCosigner := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopCosigner()
+	var cosigning sync.WaitGroup
+	if s.cosigner != nil {
+		cosigning.Go(func() { s.cosigner.Run(witnessed) })
+	}
 
 	server := s.server(s.handler)
 	failed := make(chan error, 2)
@@ -180,6 +201,8 @@ func (s *service) run(ctx context.Context, c Config, listener net.Listener) erro
 	}
 	stopWork()
 	background.Wait()
+	stopCosigner() // the last thing that is published may have to be cosigned
+	cosigning.Wait()
 	err = errors.Join(err, s.close(stop))
 	s.log.Info("stopped")
 	return err
@@ -229,13 +252,14 @@ func (s *service) sweep(ctx context.Context) {
 	}
 }
 
-// operations is what the operations listener serves: health and profiles. The
+// operations is what the operations listener serves: health, figures, profiles. The
 // command line is left out, for flags may hold a connection URL.
 func (s *service) operations() http.Handler {
 	mux := http.NewServeMux()
 	for _, path := range []string{"/healthz", "/readyz", "/readyz/write"} {
 		mux.Handle(path, s.handler)
 	}
+	mux.HandleFunc("/metrics", s.metrics)
 	mux.HandleFunc("/debug/pprof/", pprof.Index)
 	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
 	mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)

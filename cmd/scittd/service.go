@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -16,11 +17,13 @@ import (
 	"github.com/scittd/scittd/internal/registrar"
 	"github.com/scittd/scittd/ledger"
 	"github.com/scittd/scittd/ledger/postgres"
+	publiclog "github.com/scittd/scittd/ledger/publish"
 	"github.com/scittd/scittd/ledger/sqlite"
 	"github.com/scittd/scittd/receipts"
 	"github.com/scittd/scittd/storage"
 	"github.com/scittd/scittd/storage/embedded"
 	"github.com/scittd/scittd/storage/front"
+	"github.com/scittd/scittd/witness"
 )
 
 // errConfig marks a start that the configuration forbids: exit code 2.
@@ -31,6 +34,8 @@ type database interface {
 	ledger.Store
 	ledger.Staging
 	ledger.Tokens
+	ledger.Leases
+	ledger.Audit
 }
 
 // openDatabase opens the configured store for a service, migrating it or
@@ -91,13 +96,29 @@ func openIssuer(c Config) (*receipts.Issuer, error) {
 	return receipts.NewIssuer(key, c.URL, c.Origin)
 }
 
+// openCheckpointKey reads the key that signs checkpoints.
+func openCheckpointKey(c Config) (crypto.Signer, error) {
+	pem, err := readSecret(c.Keys.Checkpoint)
+	if err != nil {
+		return nil, fmt.Errorf("checkpoint key: %w", err)
+	}
+	key, err := cose.ParsePrivatePEM(pem)
+	if err != nil {
+		return nil, fmt.Errorf("checkpoint key %s: %w", c.Keys.Checkpoint, err)
+	}
+	return key, nil
+}
+
 // service is one running scittd: what serve and dev start and stop.
 type service struct {
 	log      *slog.Logger
 	db       database
 	ledger   *ledger.Ledger
-	registry *embedded.Registry // nil unless embedded
-	courier  *registrar.Courier // nil when nothing is placed
+	registry *embedded.Registry   // nil unless embedded
+	courier  *registrar.Courier   // nil when nothing is placed
+	public   *publiclog.Publisher // nil unless configured
+	cosigner *witness.Cosigner    // nil unless configured
+	outside  *outside             // nil for readers
 	handler  http.Handler
 }
 
@@ -110,14 +131,39 @@ func openService(ctx context.Context, c Config, log *slog.Logger, openWrites boo
 			s.close(context.WithoutCancel(ctx))
 		}
 	}()
+	if c.ReadOnly {
+		if err = s.openReader(ctx, c); err != nil {
+			return nil, err
+		}
+		return s, s.openHandler(c, openWrites)
+	}
 	issuer, err := openIssuer(c)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", errConfig, err)
+	}
+	checkpoint, err := openCheckpointKey(c)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errConfig, err)
 	}
 	if s.db, err = openDatabase(ctx, c); err != nil {
 		return nil, err
 	}
-	if s.ledger, err = openLedger(ctx, c, s.db, issuer, log); err != nil {
+	if s.outside, err = openOutside(c, checkpoint, log); err != nil {
+		return nil, err
+	}
+	if s.ledger, err = openLedger(ctx, c, s.db, issuer, checkpoint, s.outside.remember, log); err != nil {
+		return nil, err
+	}
+	if err = s.outside.check(ctx, s.ledger); err != nil {
+		return nil, err
+	}
+	if err = s.outside.begin(ctx); err != nil {
+		return nil, err
+	}
+	if err = s.openCosigner(c, checkpoint); err != nil {
+		return nil, err
+	}
+	if err = s.openPublisher(c); err != nil {
 		return nil, err
 	}
 	if err = s.openRegistry(c); err != nil {
@@ -128,16 +174,18 @@ func openService(ctx context.Context, c Config, log *slog.Logger, openWrites boo
 
 // openLedger opens the log for a service, and refuses to continue it under a
 // configuration that it contradicts.
-func openLedger(ctx context.Context, c Config, db database, issuer *receipts.Issuer, log *slog.Logger) (*ledger.Ledger, error) {
-	l, err := ledger.Open(ctx, db, ledger.Options{Issuer: issuer, Registry: c.registryHost(), Log: log})
+func openLedger(ctx context.Context, c Config, db database, issuer *receipts.Issuer, checkpoint crypto.Signer, remember func(context.Context, ledger.Head) error, log *slog.Logger) (*ledger.Ledger, error) {
+	l, err := ledger.Open(ctx, db, ledger.Options{
+		Issuer: issuer, Checkpoint: checkpoint, Cadence: c.Cadence, Registry: c.registryHost(), Log: log, Remember: remember,
+	})
 	switch {
 	case errors.Is(err, ledger.ErrEmpty):
 		return nil, fmt.Errorf("%w: %w\nTry:   scittd init", errConfig, err)
 	case err != nil:
-		// A log that opens for reading is sound: then it is the key, the URL or
+		// A log that opens for reading is sound: then it is a key, the URL or
 		// the origin that does not fit it.
 		if reader, readErr := ledger.Open(ctx, db, ledger.Options{}); readErr == nil {
-			return nil, errors.Join(fmt.Errorf("%w: %w\nTry:   set url, origin and keys.receipt to those that init reported, or run init in an empty folder and database to begin another log", errConfig, err), reader.Close(ctx))
+			return nil, errors.Join(fmt.Errorf("%w: %w\nTry:   set url, origin, keys.receipt and keys.checkpoint to those that init reported, or run init in an empty folder and database to begin another log", errConfig, err), reader.Close(ctx))
 		}
 		return nil, err
 	}
@@ -145,6 +193,20 @@ func openLedger(ctx context.Context, c Config, db database, issuer *receipts.Iss
 		return nil, errors.Join(fmt.Errorf("%w: the policy in force (entry %s) admits any issuer: publish a stricter one, or start with --allow-any-issuer", errConfig, l.Policy().Entry), l.Close(ctx))
 	}
 	return l, nil
+}
+
+// openPublisher prepares copying the public log to a bucket.
+func (s *service) openPublisher(c Config) (err error) {
+	if c.Log.Publish == "" {
+		return nil
+	}
+	s.public, err = publiclog.New(c.Log.Publish, s.ledger, s.db, publiclog.Options{
+		Checkpoint: s.checkpoint(), Every: c.Cadence, Log: s.log,
+	})
+	if err != nil {
+		return fmt.Errorf("%w: log.publish: %w", errConfig, err)
+	}
+	return nil
 }
 
 // openRegistry opens the registry that claims are placed in, and its Courier.
@@ -209,9 +271,9 @@ func (s *service) openHandler(c Config, openWrites bool) error {
 		Registrar: registrar.New(s.ledger, registrar.Options{
 			Registry: c.registryHost(), Wake: wake, Log: s.log,
 		}),
-		Staging: s.db, Tokens: s.db, OpenWrites: openWrites,
+		Staging: s.db, Tokens: s.db, ReadOnly: c.ReadOnly, OpenWrites: openWrites,
 		PublicURL: c.URL, Registry: c.registryHost(), RegisterWait: c.RegisterWait, Limits: c.Limits.forAPI(),
-		TrustedProxies: proxies, Log: s.log, Ready: s.ledger.Ready,
+		TrustedProxies: proxies, Log: s.log, Ready: s.ledger.Ready, Witnesses: s.witnesses(),
 	})
 	var backend http.Handler
 	if s.registry != nil {
@@ -237,6 +299,9 @@ var extensionEndpoints = []front.Endpoint{{Path: "entries/register", InRepositor
 // close stops what openService started: the database last, for the ledger writes to it.
 func (s *service) close(ctx context.Context) error {
 	var err error
+	if s.public != nil {
+		err = errors.Join(err, s.public.Close())
+	}
 	if s.ledger != nil {
 		err = errors.Join(err, s.ledger.Close(ctx))
 	}

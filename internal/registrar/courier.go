@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/scittd/scittd/internal/failpoint"
 	"github.com/scittd/scittd/internal/placement"
 	"github.com/scittd/scittd/ledger"
 	"github.com/scittd/scittd/statement"
@@ -145,6 +146,7 @@ func (c *Courier) take(ctx context.Context, start func(group, []ledger.Delivery)
 	for _, g := range order {
 		if c.claim(g) {
 			found = true
+			failpoint.Hit(failpoint.Claimed)
 			start(g, groups[g])
 		}
 	}
@@ -197,6 +199,7 @@ func (c *Courier) deliver(ctx context.Context, d ledger.Delivery) {
 		c.o.Log.WarnContext(ctx, "delivery not settled", "entry", d.EntryID, "artifact", d.Artifact, "err", err)
 		return
 	}
+	failpoint.Hit(failpoint.Settled)
 	level := slog.LevelInfo
 	if settled.LastError != "" {
 		level = slog.LevelWarn

@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sync/semaphore"
 
+	"github.com/scittd/scittd/internal/failpoint"
 	"github.com/scittd/scittd/ledger"
 	"github.com/scittd/scittd/policy"
 	"github.com/scittd/scittd/statement"
@@ -77,6 +78,10 @@ func (r *Registrar) Register(ctx context.Context, body []byte, repository, calle
 	if err != nil {
 		return ledger.Registered{}, err
 	}
+	// Past capacity no core is spent on what could not be taken in.
+	if err := r.ledger.Room(); err != nil {
+		return ledger.Registered{}, err
+	}
 	// One snapshot of the policy serves the whole request; should a newer one be
 	// committed meanwhile, Append judges again.
 	p := r.ledger.Policy()
@@ -98,6 +103,7 @@ func (r *Registrar) Register(ctx context.Context, body []byte, repository, calle
 		return ledger.Registered{}, err
 	}
 
+	failpoint.Hit(failpoint.Judged)
 	reg, err := r.ledger.Append(ctx, ledger.Submission{Statement: s, Decision: d, Repository: repository, Caller: caller})
 	if refusal := (*policy.Refusal)(nil); errors.As(err, &refusal) {
 		r.refused(ctx, s, refusal, caller)

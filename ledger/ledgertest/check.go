@@ -19,6 +19,7 @@ import (
 	"github.com/scittd/scittd/internal/cose"
 	"github.com/scittd/scittd/internal/detcbor"
 	"github.com/scittd/scittd/ledger"
+	"github.com/scittd/scittd/ledger/fsck"
 	"github.com/scittd/scittd/policy"
 	"github.com/scittd/scittd/receipts"
 	"github.com/scittd/scittd/statement"
@@ -46,6 +47,25 @@ func CheckLog(ctx context.Context, s ledger.Store, keys ...crypto.PublicKey) err
 		if len(c.heads) == 0 {
 			return nil
 		}
+	}
+	return c.checkTwin()
+}
+
+// checkTwin asks the checker that operators run, which is another one on
+// purpose: it reads a log in a stream and judges nothing again, this one holds
+// all of it and does. Where both find nothing, an error of either has to be
+// shared by the other.
+func (c *checker) checkTwin() error {
+	s, ok := c.store.(fsck.Store)
+	if !ok {
+		return nil // a store that breaks on command
+	}
+	var found []fsck.Finding
+	if _, err := fsck.Check(c.ctx, s, func(f fsck.Finding) { found = append(found, f) }); err != nil {
+		return fmt.Errorf("fsck: %w", err)
+	}
+	if len(found) > 0 {
+		return fmt.Errorf("fsck finds in a sound log: %v", found)
 	}
 	return nil
 }

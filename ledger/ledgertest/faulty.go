@@ -36,11 +36,13 @@ type Faulty struct {
 	mu      sync.Mutex
 	commits []Fault
 	heads   []Fault
+	turns   []Fault
 	poison  statement.ID // no batch with this entry can be stored
 	doubt   int          // 2: read the head, 1: look up entries, 0: commit
 	gate    chan struct{}
 	reached chan struct{}
 	tried   int
+	asked   int // for a turn
 }
 
 // NewFaulty wraps s; it does nothing until told.
@@ -58,6 +60,21 @@ func (f *Faulty) FailHeads(faults ...Fault) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.heads = faults
+}
+
+// FailTurns says how the next calls of Turn end. Applied is a turn that is given
+// and lost at once: its holder is not told, and others may commit.
+func (f *Faulty) FailTurns(faults ...Fault) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.turns = faults
+}
+
+// Turns is how many were asked for.
+func (f *Faulty) Turns() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.asked
 }
 
 // Poison makes every commit that holds the entry id fail with ErrUnfit.
@@ -95,6 +112,42 @@ func next(list *[]Fault) Fault {
 
 // Commit fails as told.
 func (f *Faulty) Commit(ctx context.Context, b *ledger.Batch) error {
+	return f.commit(ctx, b, f.Store.Commit)
+}
+
+// Turn fails as told, and so does a commit in it.
+func (f *Faulty) Turn(ctx context.Context) (ledger.Turn, error) {
+	f.mu.Lock()
+	f.asked++
+	fault := next(&f.turns)
+	f.mu.Unlock()
+	if fault == NotApplied {
+		return nil, ErrFault
+	}
+	t, err := f.Store.Turn(ctx)
+	if err != nil {
+		return nil, err
+	}
+	f.readHead()
+	faulty := faultyTurn{t, f, t.Commit}
+	if fault == Applied {
+		t.Release()
+		faulty.commit = f.Store.Commit
+	}
+	return faulty, nil
+}
+
+type faultyTurn struct {
+	ledger.Turn
+	f      *Faulty
+	commit func(context.Context, *ledger.Batch) error
+}
+
+func (t faultyTurn) Commit(ctx context.Context, b *ledger.Batch) error {
+	return t.f.commit(ctx, b, t.commit)
+}
+
+func (f *Faulty) commit(ctx context.Context, b *ledger.Batch, commit func(context.Context, *ledger.Batch) error) error {
 	if _, ok := ctx.Deadline(); !ok {
 		f.t.Error("commit without a deadline of its own")
 	}
@@ -118,7 +171,7 @@ func (f *Faulty) Commit(ctx context.Context, b *ledger.Batch) error {
 	if slices.ContainsFunc(b.Entries, func(e ledger.NewEntry) bool { return e.ID == poison }) {
 		return fmt.Errorf("%w: entry %s", ledger.ErrUnfit, poison)
 	}
-	err := f.Store.Commit(ctx, b)
+	err := commit(ctx, b)
 	if fault == Applied {
 		f.setDoubt(2)
 		return errors.Join(ErrFault, unless(err, ledger.ErrConflict))
@@ -147,14 +200,21 @@ func (f *Faulty) setDoubt(d int) {
 func (f *Faulty) Head(ctx context.Context) (ledger.Head, error) {
 	f.mu.Lock()
 	fault := next(&f.heads)
-	if fault == None && f.doubt == 2 {
-		f.doubt = 1
-	}
 	f.mu.Unlock()
 	if fault != None {
 		return ledger.Head{}, ErrFault
 	}
+	f.readHead()
 	return f.Store.Head(ctx)
+}
+
+// readHead is the first half of a read back.
+func (f *Faulty) readHead() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.doubt == 2 {
+		f.doubt = 1
+	}
 }
 
 // Indexes is the read back that ends the doubt.

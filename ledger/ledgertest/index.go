@@ -21,6 +21,7 @@ var indexTests = []test{
 	{"a private entry answers as an unknown one", privateIsUnknown},
 	{"a thousand IDs are one lookup", manyIDs},
 	{"an empty value finds nothing", emptyValues},
+	{"statements of every size come back byte for byte", everySize},
 }
 
 // populate commits entries of every kind in several batches, and returns all
@@ -339,4 +340,45 @@ func emptyValues(w *world) {
 			w.Errorf("%s \"\": %v, %v; want nothing", name, indexes(found), err)
 		}
 	}
+}
+
+// everySize commits what a store may have to lay out: next to nothing, what
+// fills 64 KiB to the byte, the largest statement, and the largest batch.
+func everySize(w *world) {
+	w.init()
+	sized := func(n, bytes int) *statement.Statement {
+		payload := make([]byte, max(bytes, 1)) // none is refused before it comes to a store
+		for i := range payload {
+			payload[i] = byte(n + i/7)
+		}
+		return w.wabbit.Sign(w, statement.Template{Subject: fmt.Sprintf("statement %d", n), ContentType: SBOM, Payload: payload})
+	}
+	overhead := len(sized(100, 1000).Canonical()) - 1000
+	var mixed []*statement.Statement
+	for i, bytes := range []int{
+		0, 0, 1, 2000, 1 << 15, 1<<15 - 2*overhead, 1<<16 - overhead, 1<<16 - overhead + 1, 3, 1996, 1<<16 - overhead - 1,
+		100_000, 5, statement.MaxSize - overhead - 2, 0, 7,
+	} {
+		mixed = append(mixed, sized(100+i, bytes))
+	}
+	for i := range 150 {
+		mixed = append(mixed, sized(200+i, i%3))
+	}
+	var large []*statement.Statement
+	for i := range 1000 {
+		large = append(large, sized(1000+i, 16<<10))
+	}
+	for _, all := range [][]*statement.Statement{mixed, {sized(999, 0)}, large} {
+		w.commit(all...)
+		for i, s := range all {
+			if i%10 > 0 && len(all) == len(large) {
+				continue
+			}
+			r, err := w.store.Record(w.ctx, s.ID(), ledger.Public)
+			if err != nil || !slices.Equal(r.Canonical, s.Canonical()) || r.Subject != s.Subject {
+				w.Fatalf("statement of %d bytes about %q: %d bytes about %q, %v", len(s.Canonical()), s.Subject, len(r.Canonical), r.Subject, err)
+			}
+		}
+	}
+	w.check()
 }

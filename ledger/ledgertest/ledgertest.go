@@ -1,8 +1,9 @@
-// Package ledgertest holds the promises of ledger.Store, ledger.Staging and
-// ledger.Tokens as one suite that every store runs, and those of ledger.Ledger
-// on top of it (Run). CheckLog recomputes a whole log from its statements, and
-// the suite calls it after every step. Faulty breaks a store on command. The
-// builders make keys, policies and statements for tests of any room.
+// Package ledgertest holds the promises of ledger.Store, ledger.Staging,
+// ledger.Tokens and ledger.Leases as one suite that every store runs, and those
+// of ledger.Ledger on top of it (Run). CheckLog recomputes a whole log from its
+// statements, and the suite calls it after every step. Faulty breaks a store on
+// command. The builders make keys, policies and statements for tests of any
+// room.
 package ledgertest
 
 import (
@@ -21,6 +22,7 @@ type Store interface {
 	ledger.Store
 	ledger.Staging
 	ledger.Tokens
+	ledger.Leases
 }
 
 // Opener opens one and the same database every time it is called. The suite
@@ -39,8 +41,9 @@ func Run(t *testing.T, fresh Factory) {
 		name  string
 		tests []test
 	}{
-		{"log", logTests}, {"index", indexTests}, {"outbox", outboxTests},
-		{"staging", stagingTests}, {"tokens", tokenTests}, {"ledger", ledgerTests}, {"faults", faultTests},
+		{"log", logTests}, {"turn", turnTests}, {"index", indexTests}, {"outbox", outboxTests},
+		{"staging", stagingTests}, {"tokens", tokenTests}, {"leases", leaseTests}, {"ledger", ledgerTests}, {"public", publicTests}, {"faults", faultTests},
+		{"halt", haltTests},
 	} {
 		t.Run(group.name, func(t *testing.T) {
 			for _, test := range group.tests {

@@ -15,6 +15,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/scittd/scittd/internal/failpoint"
 	"github.com/scittd/scittd/ledger"
 )
 
@@ -23,11 +24,41 @@ import (
 // transaction, which an error ends at once. With an explicit pair, an error
 // would skip the COMMIT and leave a failed transaction open on the connection.
 //
+// A batch that had to yield is sent again as it is: when the log has moved
+// meanwhile, its head says so.
+//
 // The head goes first. Its insert is the compare-and-swap; whoever comes second
 // waits for it there, before doing any work, and fails in the server.
 func (s *Store) Commit(ctx context.Context, b *ledger.Batch) error {
-	if err := fits(b); err != nil {
+	err := again(ctx, func() error {
+		w, err := s.write(b)
+		if err != nil {
+			return err
+		}
+		conn, err := s.commits.acquire(ctx)
+		if err != nil {
+			return err
+		}
+		defer conn.Release()
+		return s.send(ctx, conn, w)
+	})
+	if err != nil {
 		return fmt.Errorf("commit at size %d: %w", b.Head.PrevSize, err)
+	}
+	return nil
+}
+
+// writes are the rows of a batch on their way to the server, and the words that
+// they teach it.
+type writes struct {
+	pgx.Batch
+	words []*words
+}
+
+// write makes the rows of b.
+func (s *Store) write(b *ledger.Batch) (*writes, error) {
+	if err := fits(b); err != nil {
+		return nil, err
 	}
 	issuers := s.issuers.words(len(b.Entries))
 	mediaTypes := s.mediaTypes.words(len(b.Entries))
@@ -38,33 +69,39 @@ func (s *Store) Commit(ctx context.Context, b *ledger.Batch) error {
 		predicateTypes.add(e.PredicateType)
 	}
 
-	var q pgx.Batch
-	queueHead(&q, b.Head)
-	for _, w := range []*words{issuers, mediaTypes, predicateTypes} {
-		w.queue(&q)
+	w := &writes{words: []*words{issuers, mediaTypes, predicateTypes}}
+	q := &w.Batch
+	queueHead(q, b.Head)
+	for _, words := range w.words {
+		words.queue(q)
 	}
-	queueEntries(&q, b, issuers, mediaTypes, predicateTypes)
-	queueSubjects(&q, b.Entries)
-	queueStatements(&q, b.Entries)
-	queueAudit(&q, b.Entries)
-	queueCollateral(&q, b.Entries)
-	queueTiles(&q, b.Tiles)
-	queueDeliveries(&q, b.Entries)
+	queueEntries(q, b, issuers, mediaTypes, predicateTypes)
+	queueSubjects(q, b.Entries)
+	queueStatements(q, b.Entries)
+	queueAudit(q, b.Entries)
+	queueCollateral(q, b.Entries)
+	queueTiles(q, b.Tiles)
+	queueDeliveries(q, b.Entries)
+	return w, nil
+}
 
-	conn, err := s.commits.acquire(ctx)
-	if err != nil {
-		return fmt.Errorf("commit at size %d: %w", b.Head.PrevSize, err)
-	}
-	defer conn.Release()
+// send writes w and waits until it is known to be durable.
+func (s *Store) send(ctx context.Context, conn *pgxpool.Conn, w *writes) error {
 	ctx, cancel := patient(ctx)
 	defer cancel()
 	// Close reads every answer up to the server's "ready", which comes after
 	// the commit: nil from it, and nothing earlier, means durable.
-	if err := conn.SendBatch(ctx, &q).Close(); err != nil {
-		return fmt.Errorf("commit at size %d: %w", b.Head.PrevSize, failed(conn, err))
+	sent := conn.SendBatch(ctx, &w.Batch)
+	failpoint.Hit(failpoint.Sent)
+	if err := sent.Close(); err != nil {
+		err = failed(conn, err)
+		if conn.Conn().IsClosed() {
+			s.reads.Reset() // the way to a server that is gone; what is read next may decide
+		}
+		return s.waitedInVain(ctx, err)
 	}
-	for _, w := range []*words{issuers, mediaTypes, predicateTypes} {
-		w.learn(w.met)
+	for _, words := range w.words {
+		words.learn(words.met)
 	}
 	return nil
 }
@@ -100,13 +137,16 @@ func failed(conn *pgxpool.Conn, err error) error {
 	case "heads_pkey", "heads_prev_size_key", "heads_follow":
 		return fmt.Errorf("%w: %w", ledger.ErrConflict, err)
 	}
+	if yielded(err) {
+		return unavailable(err)
+	}
 	// Whatever state the session is in, nobody else shall meet it.
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
 	closing := conn.Conn().Close(ctx)
 
 	var pg *pgconn.PgError
-	rolledBack := errors.As(err, &pg) && pg.Severity == "ERROR" && passing(err)
+	rolledBack := errors.As(err, &pg) && pg.Severity == "ERROR" && passing(err) && !undecided(err)
 	if rolledBack || pgconn.SafeToRetry(err) {
 		return unavailable(err)
 	}
@@ -126,6 +166,9 @@ func fits(b *ledger.Batch) error {
 		if e.Index != h.PrevSize+uint64(i) {
 			return fmt.Errorf("entry %d of the batch has index %d, not %d", i, e.Index, h.PrevSize+uint64(i))
 		}
+		if artifacts := slices.Sorted(slices.Values(e.Artifacts)); len(slices.Compact(artifacts)) < len(e.Artifacts) {
+			return fmt.Errorf("%w: entry %d names an artifact twice", ledger.ErrUnfit, e.Index)
+		}
 		texts := []string{e.Issuer, e.Subject, e.MediaType, e.PredicateType, e.Rule, e.Caller, e.Registry, e.Repository,
 			e.Identity.Kind, e.Identity.Issuer, e.Identity.Thumbprint}
 		for _, d := range e.Deliveries {
@@ -143,9 +186,11 @@ func fits(b *ledger.Batch) error {
 	return nil
 }
 
+// queueHead also locks the head that h follows: a commit waits for whoever has
+// its Turn there, and who waits for a Turn waits for the commit.
 func queueHead(q *pgx.Batch, h ledger.Head) {
 	q.Queue(`INSERT INTO heads (size, prev_size, prev_iat, iat, policy_index, root, protected, signature)
-		VALUES ($1, $2, (SELECT iat FROM heads WHERE size = $2), $3, $4, $5, $6, $7)`,
+		VALUES ($1, $2, (SELECT iat FROM heads WHERE size = $2 FOR UPDATE), $3, $4, $5, $6, $7)`,
 		h.Size, h.PrevSize, h.Time, h.Policy, h.Root[:], notNil(h.Protected), notNil(h.Signature))
 }
 
@@ -182,16 +227,6 @@ func queueSubjects(q *pgx.Batch, entries []ledger.NewEntry) {
 	if len(index) > 0 {
 		q.Queue(`INSERT INTO entry_subjects (index, digest) SELECT * FROM unnest($1::bigint[], $2::bytea[])`, index, digest)
 	}
-}
-
-func queueStatements(q *pgx.Batch, entries []ledger.NewEntry) {
-	n := len(entries)
-	index, sub, canonical := make([]int64, n), make([]string, n), make([][]byte, n)
-	for i, e := range entries {
-		index[i], sub[i], canonical[i] = int64(e.Index), e.Subject, notNil(e.Canonical)
-	}
-	q.Queue(`INSERT INTO statements (index, sub, canonical)
-		SELECT * FROM unnest($1::bigint[], $2::text[], $3::bytea[])`, index, sub, canonical)
 }
 
 func queueAudit(q *pgx.Batch, entries []ledger.NewEntry) {

@@ -54,22 +54,22 @@ func (s *service) check(t *testing.T) {
 	}
 }
 
-// wire is a TCP proxy in front of the database that can break the connection
-// commits go through at a chosen moment.
+// wire is a TCP proxy in front of the database that can break the connections
+// commits go through at chosen moments.
 type wire struct {
 	listener net.Listener
 	server   string
 	all      sync.WaitGroup
 
-	cut  atomic.Pointer[cut] // what becomes of the next commit; nil: nothing
-	cuts atomic.Int64        // made so far
+	cut  atomic.Pointer[func() *cut] // asked for every message of such a connection; nil: let it through
+	cuts atomic.Int64                // made so far
 }
 
-// cut says how much of a commit's message reaches the server, or that all of it
-// does and the answer is lost.
+// cut says how much of a message reaches the server or, when all of it does, how
+// much of the answer reaches the client. Then both connections end.
 type cut struct {
-	sent       func(message []byte) []byte
-	loseAnswer bool
+	sent     func(message []byte) []byte
+	answered func(answer []byte) []byte // instead
 }
 
 func newWire(t *testing.T, server string) *wire {
@@ -95,9 +95,24 @@ func newWire(t *testing.T, server string) *wire {
 	return w
 }
 
-// ready is the server's last message of a successful exchange: ReadyForQuery,
-// outside a transaction.
-var ready = []byte{'Z', 0, 0, 0, 5, 'I'}
+// cutNext cuts one message.
+func (w *wire) cutNext(c cut) {
+	once := sync.OnceValue(func() *cut { return &c })
+	var done atomic.Bool
+	next := func() *cut {
+		if done.Swap(true) {
+			return nil
+		}
+		return once()
+	}
+	w.cut.Store(&next)
+}
+
+// ready begins the server's last message of an exchange, ReadyForQuery, which is
+// readySize long and ends with the state of the transaction.
+var ready = []byte{'Z', 0, 0, 0, 5}
+
+const readySize = 6
 
 func (w *wire) carry(client net.Conn) {
 	server, err := net.Dial("tcp", w.server)
@@ -105,18 +120,21 @@ func (w *wire) carry(client net.Conn) {
 		client.Close()
 		return
 	}
-	var commits, answerLost atomic.Bool
+	var answered atomic.Pointer[func([]byte) []byte] // how much of an answer is to be given; nil: all
 	end := func() { client.Close(); server.Close() }
 	w.all.Go(func() {
 		defer end()
 		buf := make([]byte, 1<<20)
+		var answer []byte
 		for {
 			n, err := server.Read(buf)
 			if err != nil {
 				return
 			}
-			if answerLost.Load() {
-				if bytes.HasSuffix(buf[:n], ready) { // it is committed
+			if part := answered.Load(); part != nil {
+				answer = append(answer, buf[:n]...)
+				if at := len(answer) - readySize; at >= 0 && bytes.HasPrefix(answer[at:], ready) {
+					client.Write((*part)(answer))
 					w.cuts.Add(1)
 					return
 				}
@@ -127,6 +145,7 @@ func (w *wire) carry(client net.Conn) {
 			}
 		}
 	})
+	commits := false
 	buf := make([]byte, 1<<20)
 	for {
 		n, err := client.Read(buf)
@@ -134,14 +153,14 @@ func (w *wire) carry(client net.Conn) {
 			break
 		}
 		message := buf[:n]
-		if !commits.Load() {
-			// The first commit on a connection is left alone: it comes after
-			// its statements were prepared.
-			commits.Store(bytes.Contains(message, []byte("INSERT INTO heads")))
-		} else if c := w.cut.Swap(nil); c != nil {
-			if c.loseAnswer {
-				answerLost.Store(true)
-			} else {
+		if !commits {
+			// The first message of a commit is left alone: it prepares the
+			// statements that come after it.
+			commits = bytes.Contains(message, []byte("INSERT INTO heads"))
+		} else if next := w.cut.Load(); next != nil {
+			if c := (*next)(); c != nil && c.answered != nil {
+				answered.Store(&c.answered)
+			} else if c != nil {
 				server.Write(c.sent(message))
 				w.cuts.Add(1)
 				break
@@ -151,7 +170,7 @@ func (w *wire) carry(client net.Conn) {
 			break
 		}
 	}
-	if !answerLost.Load() {
+	if answered.Load() == nil {
 		end()
 	}
 }
@@ -172,10 +191,10 @@ func TestACommitCutOffIsAnsweredNormally(t *testing.T) {
 		{"half way", cut{sent: func(m []byte) []byte { return m[:len(m)/2] }}},
 		{"before the last byte", cut{sent: func(m []byte) []byte { return m[:len(m)-1] }}},
 		{"after the last byte", cut{sent: func(m []byte) []byte { return m }}},
-		{"between commit and answer", cut{loseAnswer: true}},
+		{"between commit and answer", cut{answered: func([]byte) []byte { return nil }}},
 	} {
 		before := size(t, s.store)
-		w.cut.Store(&tc.cut)
+		w.cutNext(tc.cut)
 		claims := s.publisher.Claims(t, 10*(i+1), 2)
 		got := ledgertest.Append(t, s.Ledger, claims[0])
 		if w.cuts.Load() != int64(i+1) {

@@ -1,9 +1,12 @@
 package postgres
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -17,19 +20,24 @@ const (
 	checkViolation       = "23514"
 	undefinedTable       = "42P01"
 	serializationFailure = "40001"
+	deadlockDetected     = "40P01"
+	resultUnknown        = "40003"
+	resolutionUnknown    = "08007"
+	readOnlyTransaction  = "25006"
+	lockNotAvailable     = "55P03"
 )
 
 // passingStates are those, or classes of those, that say nothing against the
 // request: later or elsewhere it may succeed.
 var passingStates = []string{
-	"08",    // connection exceptions
-	"25006", // read-only transaction: a primary that has become a replica
-	"25P03", // idle in transaction timeout
-	"40",    // serialization failure, deadlock
-	"53",    // out of disk, memory, connections
-	"55P03", // lock timeout
-	"57",    // shut down, starting up, cancelled by statement_timeout
-	"58030", // I/O error
+	"08",                // connection exceptions
+	readOnlyTransaction, // a primary that has become a replica
+	"25P03",             // idle in transaction timeout
+	"40",                // serialization failure, deadlock
+	"53",                // out of disk, memory, connections
+	"55P03",             // lock timeout
+	"57",                // shut down, starting up, cancelled by statement_timeout
+	"58030",             // I/O error
 }
 
 // unfit: the server rolled back for what the rows are, and would again: data
@@ -54,6 +62,35 @@ func passing(err error) bool {
 		}
 	}
 	return false
+}
+
+// undecided: an engine that is spread over machines may not know itself whether
+// it has committed; it says so by a state of class 40 or 08.
+func undecided(err error) bool {
+	return hasState(err, resultUnknown) || hasState(err, resolutionUnknown)
+}
+
+// yielded: the server rolled the transaction back for the sake of another one.
+// At COMMIT it means the same.
+func yielded(err error) bool {
+	var pg *pgconn.PgError
+	return errors.As(err, &pg) && pg.Severity == "ERROR" && (pg.Code == serializationFailure || pg.Code == deadlockDetected)
+}
+
+// attempts is how often a transaction begins, at most, that keeps yielding.
+const attempts = 5
+
+// again runs f, which is whole transactions that do no harm when repeated, and
+// runs it anew when it had to yield: a little later each time, and not at the
+// moment that the others choose.
+func again(ctx context.Context, f func() error) error {
+	for n := 1; ; n++ {
+		err := f()
+		if n == attempts || ctx.Err() != nil || !yielded(err) {
+			return err
+		}
+		time.Sleep(rand.N(time.Millisecond << (2 * n)))
+	}
 }
 
 func unavailable(err error) error { return fmt.Errorf("%w: %w", ledger.ErrUnavailable, err) }

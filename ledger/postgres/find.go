@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -53,13 +54,13 @@ func (s *Store) Indexes(ctx context.Context, ids []statement.ID, scope ledger.Sc
 // The joins are outer ones: a row that is missing is damage, and fails to scan
 // instead of hiding the entry.
 const (
-	entryColumns = `e.index, e.entry_id, i.text, st.sub, e.media_type_id IS NOT NULL, m.text, e.predicate_type_id IS NOT NULL, p.text,
+	entryColumns = `e.index, e.entry_id, i.text, ` + subject + `, e.media_type_id IS NOT NULL, m.text, e.predicate_type_id IS NOT NULL, p.text,
 		e.evidence, ARRAY(SELECT digest FROM entry_subjects s WHERE s.index = e.index),
 		e.private, e.registered_at, pe.entry_id, a.rule, a.identity_kind, a.identity_issuer, a.identity_thumbprint`
 	entryJoins = `LEFT JOIN issuers i ON i.id = e.issuer_id
 		LEFT JOIN media_types m ON m.id = e.media_type_id
 		LEFT JOIN predicate_types p ON p.id = e.predicate_type_id
-		LEFT JOIN statements st ON st.index = e.index
+		` + statementOf + `
 		LEFT JOIN audit a ON a.index = e.index
 		LEFT JOIN entries pe ON pe.index = a.policy_index`
 )
@@ -67,22 +68,23 @@ const (
 // scanEntry reads entryColumns, and into extra what was selected after them.
 func scanEntry(row pgx.CollectableRow, extra ...any) (ledger.Entry, error) {
 	var e ledger.Entry
-	var id, evidence, policy []byte
+	var id, sub, evidence, policy []byte
 	var artifacts [][]byte
 	var hasMediaType, hasPredicateType bool
 	var mediaType, predicateType *string
 	var registered time.Time
 	err := row.Scan(append([]any{
-		&e.Index, &id, &e.Issuer, &e.Subject, &hasMediaType, &mediaType, &hasPredicateType, &predicateType,
+		&e.Index, &id, &e.Issuer, &sub, &hasMediaType, &mediaType, &hasPredicateType, &predicateType,
 		&evidence, &artifacts,
 		&e.Private, &registered, &policy, &e.Rule, &e.Identity.Kind, &e.Identity.Issuer, &e.Identity.Thumbprint,
 	}, extra...)...)
 	if err != nil {
 		return e, err
 	}
-	if len(id) != 32 || len(policy) != 32 || hasMediaType != (mediaType != nil) || hasPredicateType != (predicateType != nil) {
+	if len(id) != 32 || len(policy) != 32 || sub == nil || hasMediaType != (mediaType != nil) || hasPredicateType != (predicateType != nil) {
 		return e, fmt.Errorf("entry %d lacks a row that belongs to it", e.Index)
 	}
+	e.Subject = string(sub)
 	e.ID, e.Policy, e.RegisteredAt = statement.ID(id), statement.ID(policy), registered.UTC()
 	if mediaType != nil {
 		e.MediaType = *mediaType
@@ -118,7 +120,7 @@ func (s *Store) Record(ctx context.Context, id statement.ID, scope ledger.Scope)
 	err := s.reads.read(ctx, func(c *pgx.Conn) error {
 		r = ledger.Record{}
 		var q pgx.Batch // committed rows never change: two statements are as good as one
-		q.Queue(`SELECT `+entryColumns+`, st.canonical, a.registry, a.repository FROM entries e `+entryJoins+`
+		q.Queue(`SELECT `+entryColumns+`, `+canonical+`, a.registry, a.repository FROM entries e `+entryJoins+`
 			WHERE e.entry_id = $2 AND `+visible, scope == ledger.All, id[:]).
 			Query(func(rows pgx.Rows) error {
 				_, err := pgx.CollectExactlyOneRow(rows, func(row pgx.CollectableRow) (_ struct{}, err error) {
@@ -170,11 +172,53 @@ func (s *Store) Find(ctx context.Context, q ledger.Query) ([]ledger.Entry, error
 	return found, nil
 }
 
-// selection is a SELECT of entries being put together.
+// Statements returns leaves with their bytes. Lengths are added up first, which
+// reads no statement that is stored out of line.
+func (s *Store) Statements(ctx context.Context, from uint64, limit int, scope ledger.Scope) ([]ledger.Leaf, error) {
+	if limit < 1 || limit > ledger.MaxPage {
+		return nil, fmt.Errorf("page of %d is not within 1..%d", limit, ledger.MaxPage)
+	}
+	if from > math.MaxInt64 {
+		return nil, nil
+	}
+	leaves, err := collect(ctx, s.reads, func(row pgx.CollectableRow) (ledger.Leaf, error) {
+		var l ledger.Leaf
+		var id []byte
+		if err := row.Scan(&l.Index, &id, &l.Private, &l.Canonical); err != nil {
+			return l, err
+		}
+		l.ID = statement.ID(id)
+		return l, nil
+	}, `SELECT e.index, e.entry_id, e.private, CASE WHEN `+visible+` THEN `+canonical+` END
+		FROM (SELECT e.index, coalesce(sum(CASE WHEN `+visible+` THEN st.length END)
+				OVER (ORDER BY e.index ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS ahead
+			FROM entries e `+statementOf+`
+			WHERE e.index >= $2 AND e.index < $3) AS page
+		JOIN entries e USING (index) `+statementOf+`
+		WHERE page.ahead < $4 ORDER BY e.index`,
+		scope == ledger.All, int64(from), bound(from+uint64(limit)), ledger.PageBytes)
+	if err != nil {
+		return nil, fmt.Errorf("read statements from %d: %w", from, err)
+	}
+	return leaves, nil
+}
+
+// selection is a SELECT of one page of entries being put together.
+//
+// Whatever is asked, one index is walked in the order of the page: that of the
+// field which says most, with a second one where they share an index. Those
+// columns are bounded together with the position and never compared for
+// equality: no other index then gives the order, and the planner, who cannot
+// know how rare a value is, has nothing to guess. Where the field has several
+// values, each is walked for a page of its own, so that no more is ever sorted
+// than a page for each; other fields are compared on the way.
 type selection struct {
-	from, key string // key is the column that pages follow
-	where     []string
-	args      []any
+	from   string
+	key    []string // columns of the index that is walked; the last is the position
+	walked []string // what those before it are, expressions
+	values string   // the values of the field walked, as v (value), where there are several
+	where  []string
+	args   []any
 }
 
 // arg adds an argument and returns its placeholder.
@@ -183,61 +227,118 @@ func (s *selection) arg(v any) string {
 	return "$" + strconv.Itoa(len(s.args))
 }
 
-// and adds a condition. One value is compared by =, so that its index also gives
-// the order; several in whatever way the planner thinks best.
 func (s *selection) and(condition string) { s.where = append(s.where, condition) }
+
+// walk adds a column to those that are walked.
+func (s *selection) walk(column, value string) {
+	at := len(s.key) - 1
+	s.key, s.walked = slices.Insert(s.key, at, column), append(s.walked, value)
+}
+
+// digests adds a condition on a digest column, whose index has the first bytes.
+func (s *selection) digests(column string, digests [][]byte) {
+	if len(digests) == 0 {
+		return
+	}
+	if len(s.walked) > 0 {
+		s.and(column + " = ANY(" + s.arg(digests) + "::bytea[])")
+		return
+	}
+	value := "v.value"
+	if len(digests) == 1 {
+		value = s.arg(digests[0]) + "::bytea"
+	} else {
+		s.values = "unnest(" + s.arg(digests) + "::bytea[])"
+	}
+	s.walk("substr("+column+", 1, 7)", "substr("+value+", 1, 7)")
+	s.and(column + " = " + value)
+}
+
+// words adds a condition on a column that names rows of a dictionary; ids is
+// the array of those meant, one if there is only one. second says that the
+// column may follow those walked so far in an index.
+func (s *selection) words(column, ids string, one, second bool) {
+	switch {
+	case len(s.walked) == 0 && !one:
+		s.values = "unnest(" + ids + ")"
+		s.walk(column, "v.value")
+	case one && (len(s.walked) == 0 || second):
+		s.walk(column, "("+ids+")[1]")
+	default:
+		s.and(column + " = ANY(" + ids + ")")
+		return
+	}
+	s.and(column + " IS NOT NULL") // what partial indexes ask for
+}
+
+// called are the rows of a dictionary that have one of the texts. They are
+// looked up by hash, so that length and encoding are no concern of the server's.
+func (s *selection) called(table string, texts []string) string {
+	return "ARRAY(SELECT id FROM " + table + " WHERE sha256 = ANY(" + s.arg(textHashes(texts)) + "::bytea[]))"
+}
 
 // pageOf is the SELECT of one page of entries.
 func pageOf(q ledger.Query) (sql string, args []any) {
-	s := &selection{from: "entries e", key: "e.index", where: []string{visible}}
+	s := &selection{from: "entries e", key: []string{"e.index"}, where: []string{visible}}
 	s.arg(q.Scope == ledger.All)
 
-	switch ids := idBytes(q.IDs); len(ids) {
-	case 0:
-	case 1:
-		s.and("e.entry_id = " + s.arg(ids[0]))
-	default: // found before they are put in order: see Indexes
-		s.and("e.index = ANY(ARRAY(SELECT (SELECT index FROM entries WHERE entry_id = id) FROM unnest(" + s.arg(ids) + "::bytea[]) AS asked (id)))")
+	// IDs are found before they are put in order (see Indexes), and compared
+	// with everything else then.
+	if len(q.IDs) > 0 {
+		s.from = "(SELECT e.* FROM unnest(" + s.arg(idBytes(q.IDs)) + "::bytea[]) AS asked (id) CROSS JOIN LATERAL (" +
+			"SELECT * FROM entries WHERE entry_id = id) AS e OFFSET 0) AS e"
 	}
-	switch artifacts := digestBytes(q.Artifacts); len(artifacts) {
-	case 0:
-	case 1:
-		s.from, s.key = "entry_subjects s JOIN entries e USING (index)", "s.index"
-		s.and("s.digest = " + s.arg(artifacts[0]))
-	default:
-		s.and("e.index IN (SELECT index FROM entry_subjects WHERE digest = ANY(" + s.arg(artifacts) + "::bytea[]))")
+	switch artifacts := digestBytes(q.Artifacts); {
+	case len(artifacts) > 0 && len(q.IDs) == 0:
+		s.from, s.key = "entry_subjects s JOIN entries e USING (index)", []string{"s.index"}
+		s.digests("s.digest", artifacts)
+	case len(artifacts) > 0:
+		s.and("EXISTS (SELECT FROM entry_subjects s WHERE s.index = e.index AND s.digest = ANY(" + s.arg(artifacts) + "::bytea[]))")
 	}
-	switch evidence := digestBytes(q.Evidence); len(evidence) {
-	case 0:
-	case 1:
-		s.and("e.evidence = " + s.arg(evidence[0]))
-	default:
-		s.and("e.evidence = ANY(" + s.arg(evidence) + "::bytea[])")
+	s.digests("e.evidence", digestBytes(q.Evidence))
+	if len(q.Issuers) > 0 {
+		s.words("e.issuer_id", s.called("issuers", q.Issuers), len(q.Issuers) == 1, false)
 	}
-	s.words("issuer_id", "issuers", q.Issuers)
 	if len(q.IssuerPrefixes) > 0 {
 		// As IssuerPrefix.Covers does it. The dictionary is read to its end: it has
 		// a row an issuer, and its texts are too long for an index.
-		s.and("e.issuer_id = ANY(ARRAY(SELECT id FROM issuers WHERE EXISTS (SELECT FROM unnest(" + s.arg(q.IssuerPrefixes) +
-			"::text[]) AS asked (prefix) WHERE prefix <> '' AND starts_with(text || right(prefix, 1), prefix))))")
+		s.words("e.issuer_id", "ARRAY(SELECT id FROM issuers WHERE EXISTS (SELECT FROM unnest("+s.arg(q.IssuerPrefixes)+
+			"::text[]) AS asked (prefix) WHERE prefix <> '' AND starts_with(text || right(prefix, 1), prefix)))", false, false)
 	}
-	s.words("media_type_id", "media_types", q.MediaTypes)
-	s.words("predicate_type_id", "predicate_types", q.PredicateTypes)
+	byIssuer := slices.Equal(s.key, []string{"e.issuer_id", "e.index"})
+	if len(q.PredicateTypes) > 0 {
+		s.words("e.predicate_type_id", s.called("predicate_types", q.PredicateTypes), len(q.PredicateTypes) == 1, byIssuer)
+	}
+	byIssuer = byIssuer && len(s.key) == 2
+	if len(q.MediaTypes) > 0 {
+		s.words("e.media_type_id", s.called("media_types", q.MediaTypes), len(q.MediaTypes) == 1, byIssuer)
+	}
 
 	// Registration times never decrease, so a time is a place in the log: the
 	// size of the last head before it.
+	place := func(t time.Time) string {
+		return "(SELECT coalesce(max(size), 0) FROM heads WHERE iat < " + s.arg(second(t)) + ")"
+	}
+	from, to := "0::bigint", s.arg(int64(math.MaxInt64))+"::bigint"
+	if q.Before > 0 {
+		s.args[len(s.args)-1] = bound(q.Before)
+	}
 	if !q.Since.IsZero() {
-		s.and(s.key + " >= (SELECT coalesce(max(size), 0) FROM heads WHERE iat < " + s.arg(second(q.Since)) + ")")
+		from = place(q.Since)
 	}
 	if !q.Until.IsZero() {
-		s.and(s.key + " < (SELECT coalesce(max(size), 0) FROM heads WHERE iat < " + s.arg(second(q.Until)) + ")")
+		to = "LEAST(" + to + ", " + place(q.Until) + ")"
 	}
-	if q.Before > 0 {
-		s.and(s.key + " < " + s.arg(bound(q.Before)))
+	key, walked := strings.Join(s.key, ", "), strings.Join(append(s.walked, ""), ", ")
+	s.and("(" + key + ") >= (" + walked + from + ")")
+	s.and("(" + key + ") < (" + walked + to + ")")
+
+	limit := " DESC LIMIT " + s.arg(q.Limit)
+	page := "SELECT e.* FROM " + s.from + " WHERE " + strings.Join(s.where, " AND ") + " ORDER BY " + strings.Join(s.key, " DESC, ") + limit
+	if s.values != "" {
+		page = "SELECT DISTINCT ON (w.index) w.* FROM " + s.values + " AS v (value) CROSS JOIN LATERAL (" + page + ") AS w ORDER BY w.index" + limit
 	}
-	limit := s.arg(q.Limit)
-	return "SELECT e.* FROM " + s.from + " WHERE " + strings.Join(s.where, " AND ") +
-		" ORDER BY " + s.key + " DESC LIMIT " + limit, s.args
+	return page, s.args
 }
 
 // second rounds up to what registration times are: whole seconds. PostgreSQL
@@ -247,18 +348,6 @@ func second(t time.Time) time.Time {
 		return whole.Add(time.Second)
 	}
 	return t
-}
-
-// words adds a condition on a dictionary's texts. They are looked up by hash, so
-// that their length and encoding are no concern of the server's.
-func (s *selection) words(column, table string, texts []string) {
-	switch hashes := textHashes(texts); len(hashes) {
-	case 0:
-	case 1:
-		s.and("e." + column + " = (SELECT id FROM " + table + " WHERE sha256 = " + s.arg(hashes[0]) + ")")
-	default:
-		s.and("e." + column + " = ANY(ARRAY(SELECT id FROM " + table + " WHERE sha256 = ANY(" + s.arg(hashes) + "::bytea[])))")
-	}
 }
 
 func idBytes(ids []statement.ID) [][]byte {

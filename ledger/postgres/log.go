@@ -42,20 +42,38 @@ func (s *Store) HeadFor(ctx context.Context, index uint64) (ledger.Head, error) 
 	return h, nil
 }
 
+// Heads returns the heads of a size above after.
+func (s *Store) Heads(ctx context.Context, after uint64, limit int) ([]ledger.Head, error) {
+	if limit < 1 || limit > ledger.MaxPage {
+		return nil, fmt.Errorf("page of %d is not within 1..%d", limit, ledger.MaxPage)
+	}
+	heads, err := collect(ctx, s.reads, func(row pgx.CollectableRow) (ledger.Head, error) { return scanHead(row) },
+		`SELECT `+headColumns+` FROM heads WHERE size > $1 ORDER BY size LIMIT $2`, bound(after), limit)
+	if err != nil {
+		return nil, fmt.Errorf("read heads above size %d: %w", after, err)
+	}
+	return heads, nil
+}
+
 func (s *Store) head(ctx context.Context, sql string, args ...any) (ledger.Head, error) {
 	var h ledger.Head
-	err := s.reads.read(ctx, func(c *pgx.Conn) error {
-		var iat time.Time
-		var root []byte
-		err := c.QueryRow(ctx, sql, args...).
-			Scan(&h.Size, &h.PrevSize, &iat, &h.Policy, &root, &h.Protected, &h.Signature)
-		if err != nil {
-			return err
-		}
-		h.Time, h.Root = iat.UTC(), [32]byte(root)
-		return nil
+	err := s.reads.read(ctx, func(c *pgx.Conn) (err error) {
+		h, err = scanHead(c.QueryRow(ctx, sql, args...))
+		return err
 	})
 	return h, err
+}
+
+// scanHead reads headColumns.
+func scanHead(row pgx.Row) (ledger.Head, error) {
+	var h ledger.Head
+	var iat time.Time
+	var root []byte
+	if err := row.Scan(&h.Size, &h.PrevSize, &iat, &h.Policy, &root, &h.Protected, &h.Signature); err != nil {
+		return ledger.Head{}, err
+	}
+	h.Time, h.Root = iat.UTC(), [32]byte(root)
+	return h, nil
 }
 
 // Tiles returns those full tiles that exist, in the order asked.

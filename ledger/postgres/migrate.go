@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/stdlib"
@@ -31,20 +32,37 @@ func Migrate(ctx context.Context, dsn string) error {
 	if err != nil {
 		return fmt.Errorf("migrate PostgreSQL ledger: %w", err)
 	}
-	db := stdlib.OpenDB(*config)
+	portable, err := profileOf(config)
+	if err != nil {
+		return fmt.Errorf("migrate PostgreSQL ledger: %w", err)
+	}
 	files, err := fs.Sub(migrations.FS, "postgres")
 	if err != nil {
 		return err
 	}
-	locker, err := lock.NewPostgresSessionLocker(lock.WithLockTimeout(1, 300)) // every second, 5 minutes
-	if err != nil {
-		return err
+	var locking goose.ProviderOption
+	if portable {
+		locker, err := lock.NewPostgresTableLocker(lock.WithTableLockTimeout(time.Second, 300))
+		if err != nil {
+			return err
+		}
+		files, locking = untuned{files}, goose.WithLocker(locker)
+	} else {
+		locker, err := lock.NewPostgresSessionLocker(lock.WithLockTimeout(1, 300)) // every second, 5 minutes
+		if err != nil {
+			return err
+		}
+		locking = goose.WithSessionLocker(locker)
 	}
-	provider, err := goose.NewProvider(goose.DialectPostgres, db, files, goose.WithSessionLocker(locker))
+	db := stdlib.OpenDB(*config)
+	provider, err := goose.NewProvider(goose.DialectPostgres, db, files, locking)
 	if err != nil {
 		return errors.Join(fmt.Errorf("migrate PostgreSQL ledger: %w", err), db.Close())
 	}
-	_, err = provider.Up(ctx)
+	err = again(ctx, func() error { // what was applied is recorded in the same transaction
+		_, err := provider.Up(ctx)
+		return err
+	})
 	if err = errors.Join(err, provider.Close()); err != nil {
 		return fmt.Errorf("migrate PostgreSQL ledger: %w", err)
 	}
@@ -54,12 +72,22 @@ func Migrate(ctx context.Context, dsn string) error {
 // SchemaVersion tells the version of the schema that dsn leads to, 0 for an
 // empty one, and the version that this binary works with.
 func SchemaVersion(ctx context.Context, dsn string) (have, want int64, err error) {
-	conn, err := pgx.Connect(ctx, dsn)
+	config, err := pgx.ParseConfig(dsn)
+	if err == nil {
+		_, err = profileOf(config)
+	}
 	if err != nil {
 		return 0, 0, fmt.Errorf("read schema version: %w", err)
 	}
-	have, want, err = schemaVersion(ctx, conn)
-	return have, want, errors.Join(err, conn.Close(ctx))
+	err = again(ctx, func() error {
+		conn, err := pgx.ConnectConfig(ctx, config)
+		if err != nil {
+			return fmt.Errorf("read schema version: %w", err)
+		}
+		have, want, err = schemaVersion(ctx, conn)
+		return errors.Join(err, conn.Close(ctx))
+	})
+	return have, want, err
 }
 
 func schemaVersion(ctx context.Context, c *pgx.Conn) (have, want int64, err error) {

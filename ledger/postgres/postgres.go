@@ -1,12 +1,17 @@
 // Package postgres keeps a ledger in PostgreSQL 15 or newer: ledger.Store,
-// ledger.Staging and ledger.Tokens over one schema, for any number of scittd
-// processes at a time.
+// ledger.Staging, ledger.Tokens and ledger.Leases over one schema, for any number
+// of scittd processes at a time.
 //
 // It promises what those interfaces promise, and that it refuses a server which
 // could not keep the promise: one with fsync, full_page_writes or
 // synchronous_commit off. A commit is one round trip. It takes no lock that
 // outlives a transaction, and no transaction waits for anything but the
-// database.
+// database, but for a Turn: that one is between other people's commits, and
+// ends when its owner is silent for long.
+//
+// Engines that speak PostgreSQL but are not it are reached with profile=portable
+// in the DSN, see profileOf; which ones keep the promises is for a run of
+// compat to say, not for us.
 //
 // It knows nothing of trees, receipts or policies: it stores what the ledger
 // computed, and the constraints of migrations/postgres repeat the invariants.
@@ -16,6 +21,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -33,14 +40,19 @@ const (
 	idleInTxTimeout  = 2 * time.Second
 	connectTimeout   = 2 * time.Second
 	acquireTimeout   = 2 * time.Second
+	pingTimeout      = time.Second // of a connection that was idle
 )
+
+// dialer notices within seconds that a machine or the way to it is gone, where
+// the kernel would take hours.
+var dialer = net.Dialer{KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 5 * time.Second, Interval: time.Second, Count: 3}}
 
 // Connections by purpose. Each has its own pool, so that neither a burst of
 // queries nor a long backlog can keep a commit from its connection, and no
 // registry trouble can slow a query down.
 const (
 	readConns   = 16
-	commitConns = 1 // a log has one sequencer
+	commitConns = 2 // a log has one sequencer; a connection it gave up on may take seconds to end
 	workConns   = 4 // Courier, staging, tokens
 )
 
@@ -57,6 +69,7 @@ type Options struct {
 // Store is one log in one PostgreSQL schema.
 type Store struct {
 	reads, commits, work *pool
+	portable             bool // see profileOf
 
 	issuers, mediaTypes, predicateTypes *dictionary
 }
@@ -65,10 +78,12 @@ var (
 	_ ledger.Store   = (*Store)(nil)
 	_ ledger.Staging = (*Store)(nil)
 	_ ledger.Tokens  = (*Store)(nil)
+	_ ledger.Leases  = (*Store)(nil)
 )
 
 // Open connects to the database that dsn names (a URL or key=value pairs,
-// completed from the PG* environment variables as libpq does). It fails unless
+// completed from the PG* environment variables as libpq does; several hosts are
+// tried in turn for the one that takes writes). It fails unless
 // the server is reachable, durable and at the schema version of this binary.
 func Open(ctx context.Context, dsn string, o Options) (_ *Store, err error) {
 	s := &Store{
@@ -89,6 +104,7 @@ func Open(ctx context.Context, dsn string, o Options) (_ *Store, err error) {
 			return nil, fmt.Errorf("open PostgreSQL ledger: %w", err)
 		}
 	}
+	s.portable = s.reads.portable
 	err = s.reads.read(ctx, func(c *pgx.Conn) error {
 		if o.SkipSchemaCheck {
 			return c.Ping(ctx)
@@ -126,6 +142,7 @@ func (s *Store) Now(ctx context.Context) (time.Time, error) {
 // pool is a set of connections that have passed the checks of prepare.
 type pool struct {
 	*pgxpool.Pool
+	portable bool
 }
 
 func newPool(ctx context.Context, dsn string, o Options, conns int32) (*pool, error) {
@@ -133,40 +150,78 @@ func newPool(ctx context.Context, dsn string, o Options, conns int32) (*pool, er
 	if err != nil {
 		return nil, err // pgx leaves the password out
 	}
+	portable, err := profileOf(config.ConnConfig)
+	if err != nil {
+		return nil, err
+	}
 	config.MaxConns, config.MinConns = conns, 0
 	config.ConnConfig.ConnectTimeout = connectTimeout
+	config.BeforeConnect = uncancelled
+	config.PingTimeout = pingTimeout
 	if config.ConnConfig.ValidateConnect == nil {
 		// Of several hosts take the primary: no decision comes from a replica.
 		config.ConnConfig.ValidateConnect = pgconn.ValidateConnectTargetSessionAttrsReadWrite
 	}
-	config.AfterConnect = func(ctx context.Context, c *pgx.Conn) error { return prepare(ctx, c, o) }
+	config.AfterConnect = func(ctx context.Context, c *pgx.Conn) error {
+		return again(ctx, func() error { return prepare(ctx, c, o, portable) })
+	}
 	p, err := pgxpool.NewWithConfig(ctx, config)
 	if err != nil {
 		return nil, err
 	}
-	return &pool{p}, nil
+	return &pool{p, portable}, nil
+}
+
+// badHabits of a planner that knows too little of a table yet: every query has
+// an index that gives its order, and must not read and sort the table instead.
+// jit goes with them, for a plan that has to do such a thing all the same then
+// looks costly enough to be compiled, which takes a second.
+var badHabits = []string{"enable_seqscan", "enable_bitmapscan", "enable_sort", "enable_incremental_sort", "jit"}
+
+// uncancelled gives a connection no way to ask for the cancelling of what runs on
+// it, which pgx does when a context ends. A commit that waits for a synchronous
+// standby would stop waiting and be there for everybody to see, on one machine
+// only: read back, it would be acknowledged, and lost with that machine.
+func uncancelled(_ context.Context, config *pgx.ConnConfig) error {
+	var connected atomic.Bool
+	config.DialFunc = func(ctx context.Context, network, address string) (net.Conn, error) {
+		if connected.Load() {
+			return nil, errors.New("a commit is not cancelled")
+		}
+		return dialer.DialContext(ctx, network, address)
+	}
+	config.AfterConnect = func(context.Context, *pgconn.PgConn) error {
+		connected.Store(true)
+		return nil
+	}
+	return nil
 }
 
 // prepare sets the session's limits and looks at what durability it gives. Every
 // new connection is looked at, because settings change while we run;
 // synchronous_commit is pinned, so that no reload can weaken a session.
-func prepare(ctx context.Context, c *pgx.Conn, o Options) error {
+func prepare(ctx context.Context, c *pgx.Conn, o Options, portable bool) error {
 	var version int
 	var fsync, fullPageWrites, synchronousCommit string
+	habits := badHabits
+	if portable {
+		habits = []string{}
+	}
 	err := c.QueryRow(ctx, `
 		SELECT current_setting('server_version_num')::int,
-		       current_setting('fsync'),
-		       current_setting('full_page_writes'),
+		       coalesce(current_setting('fsync', true), ''), -- other engines may have none
+		       coalesce(current_setting('full_page_writes', true), ''),
 		       set_config('synchronous_commit', current_setting('synchronous_commit'), false),
 		       set_config('statement_timeout', $1, false),
 		       set_config('lock_timeout', $2, false),
-		       set_config('idle_in_transaction_session_timeout', $3, false)`,
-		millis(statementTimeout), millis(lockTimeout), millis(idleInTxTimeout),
-	).Scan(&version, &fsync, &fullPageWrites, &synchronousCommit, nil, nil, nil)
+		       set_config('idle_in_transaction_session_timeout', $3, false),
+		       (SELECT count(set_config(name, 'off', false)) FROM unnest($4::text[]) AS habit (name))`,
+		millis(statementTimeout), millis(lockTimeout), millis(idleInTxTimeout), habits,
+	).Scan(&version, &fsync, &fullPageWrites, &synchronousCommit, nil, nil, nil, nil)
 	if err != nil {
 		return err
 	}
-	if version < 150000 {
+	if version < 150000 && !portable {
 		return &refusal{fmt.Sprintf("PostgreSQL 15 or newer is needed; the server is %d", version/10000)}
 	}
 	for _, setting := range []struct {
@@ -198,14 +253,23 @@ func (p *pool) acquire(ctx context.Context) (*pgxpool.Conn, error) {
 	return nil, unavailable(err)
 }
 
-// run lends f a connection. f begins no transaction that it does not end.
+// run lends f a connection, and again when f had to yield: f is one or more
+// whole transactions that may be repeated.
 func (p *pool) run(ctx context.Context, f func(*pgx.Conn) error) error {
+	return again(ctx, func() error { return p.once(ctx, f) })
+}
+
+func (p *pool) once(ctx context.Context, f func(*pgx.Conn) error) error {
 	conn, err := p.acquire(ctx)
 	if err != nil {
 		return err
 	}
 	defer conn.Release()
 	err = f(conn.Conn())
+	if hasState(err, readOnlyTransaction) || conn.Conn().IsClosed() && errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		// Not the primary any more, or silent: so it is on the other connections.
+		p.Reset()
+	}
 	if err != nil && ctx.Err() == nil && (conn.Conn().IsClosed() || passing(err)) {
 		return unavailable(err)
 	}

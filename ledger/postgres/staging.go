@@ -135,16 +135,23 @@ func (s *Store) fill(ctx context.Context, id int64, r io.Reader, quota int64) (s
 }
 
 func (s *Store) put(ctx context.Context, id int64, n int, chunk []byte, quota int64) error {
+	size := int64(len(chunk))
 	return s.work.run(ctx, func(c *pgx.Conn) error {
+		// By itself: under SERIALIZABLE, whoever has read all sizes and writes
+		// one stands in the way of everybody else who does.
+		var used int64
+		if err := c.QueryRow(ctx, `SELECT coalesce(sum(size), 0)::bigint FROM staged`).Scan(&used); err != nil {
+			return err
+		}
+		if used+size > quota {
+			return fmt.Errorf("%w: no room for %d bytes more, %d are allowed", ledger.ErrQuota, size, quota)
+		}
 		done, err := c.Exec(ctx, `
-			WITH room AS (
-				UPDATE staged SET size = size + $3, expires_at = now() + $4
-				WHERE id = $1 AND (SELECT sum(size) FROM staged) + $3 <= $5
-				RETURNING id)
-			INSERT INTO staged_chunks (staged_id, position, data) SELECT id, $2, $6 FROM room`,
-			id, n, int64(len(chunk)), silence, quota, chunk)
+			WITH piece AS (UPDATE staged SET size = size + $3, expires_at = now() + $4 WHERE id = $1 RETURNING id)
+			INSERT INTO staged_chunks (staged_id, position, data) SELECT id, $2, $5 FROM piece`,
+			id, n, size, silence, chunk)
 		if err == nil && done.RowsAffected() == 0 {
-			err = fmt.Errorf("%w: no room for %d bytes more, %d are allowed", ledger.ErrQuota, len(chunk), quota)
+			err = fmt.Errorf("%w: it was swept in the same moment", ledger.ErrUnavailable)
 		}
 		return err
 	})
@@ -242,8 +249,8 @@ const unneeded = `(s.claimed OR s.expires_at <= $1)
 		WHERE e.evidence = s.digest AND d.artifact = 'evidence' AND d.state = 'queued')`
 
 // Sweep removes one piece per transaction, so that none is long. A Commit may
-// claim a piece in the very moment it is removed: under REPEATABLE READ the
-// removal then fails, and the piece stays.
+// claim a piece in the very moment it is removed: under SERIALIZABLE the
+// removal then fails, and what is looked at again is a piece that stays.
 func (s *Store) Sweep(ctx context.Context, now time.Time) error {
 	ids, err := collect(ctx, s.work, pgx.RowTo[int64], `SELECT id FROM staged s WHERE `+unneeded, now)
 	if err != nil {
@@ -251,7 +258,7 @@ func (s *Store) Sweep(ctx context.Context, now time.Time) error {
 	}
 	for _, id := range ids {
 		err := s.work.run(ctx, func(c *pgx.Conn) error {
-			return pgx.BeginTxFunc(ctx, c, pgx.TxOptions{IsoLevel: pgx.RepeatableRead}, func(tx pgx.Tx) error {
+			return pgx.BeginTxFunc(ctx, c, pgx.TxOptions{IsoLevel: pgx.Serializable}, func(tx pgx.Tx) error {
 				_, err := tx.Exec(ctx, `DELETE FROM staged s WHERE id = $2 AND `+unneeded, now, id)
 				return err
 			})

@@ -83,9 +83,15 @@ func (in *inserts) close() error {
 
 // Commit writes b in one transaction; see ledger.Log.
 func (s *Store) Commit(ctx context.Context, b *ledger.Batch) error {
-	if s.lock == nil {
-		return errors.New("this process does not hold the log")
+	leave, err := s.enter(ctx)
+	if err != nil {
+		return err
 	}
+	defer leave()
+	return s.commit(ctx, b)
+}
+
+func (s *Store) commit(ctx context.Context, b *ledger.Batch) error {
 	if err := checkBatch(b); err != nil {
 		return err
 	}

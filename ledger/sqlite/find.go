@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -136,6 +137,43 @@ func (s *Store) Find(ctx context.Context, q ledger.Query) ([]ledger.Entry, error
 	return found, classify(rows.Err())
 }
 
+// Statements returns leaves with their bytes. Lengths are added up first, which
+// reads no statement longer than a page of the file.
+func (s *Store) Statements(ctx context.Context, from uint64, limit int, scope ledger.Scope) ([]ledger.Leaf, error) {
+	if limit < 1 || limit > ledger.MaxPage {
+		return nil, fmt.Errorf("page of %d is not within 1..%d", limit, ledger.MaxPage)
+	}
+	low, err := index(from)
+	if err != nil {
+		return nil, nil
+	}
+	const visible = `(?1 OR e.private = 0)`
+	rows, err := s.read.QueryContext(ctx, `
+		SELECT e."index", e.entry_id, e.private, CASE WHEN `+visible+` THEN st.canonical END
+		FROM (SELECT e."index" AS at, coalesce(sum(CASE WHEN `+visible+` THEN length(st.canonical) END)
+				OVER (ORDER BY e."index" ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS ahead
+			FROM entries e LEFT JOIN statements st ON st."index" = e."index"
+			WHERE e."index" >= ?2 AND e."index" < ?3) page
+		JOIN entries e ON e."index" = page.at LEFT JOIN statements st ON st."index" = page.at
+		WHERE page.ahead < ?4 ORDER BY e."index"`,
+		scope == ledger.All, low, min(low, math.MaxInt64-ledger.MaxPage)+int64(limit), ledger.PageBytes)
+	if err != nil {
+		return nil, classify(err)
+	}
+	defer rows.Close()
+	var leaves []ledger.Leaf
+	for rows.Next() {
+		var l ledger.Leaf
+		var id []byte
+		if err := rows.Scan(&l.Index, &id, &l.Private, &l.Canonical); err != nil {
+			return nil, classify(err)
+		}
+		l.ID = statement.ID(id)
+		leaves = append(leaves, l)
+	}
+	return leaves, classify(rows.Err())
+}
+
 // filter is a Query as SQL: key is the column of the index that is walked.
 type filter struct {
 	key, from string
@@ -206,11 +244,14 @@ func (s *Store) filter(ctx context.Context, q ledger.Query) (*filter, error) {
 			f.and(d.column+` IN (SELECT value FROM json_each(?))`, list(ids))
 		}
 	}
+	// Registration times never decrease, so a time is a place in the log: the
+	// size of the last head before it.
+	const before = `(SELECT coalesce(max(size), 0) FROM heads INDEXED BY heads_iat WHERE iat < ?)`
 	if !q.Since.IsZero() {
-		f.and(`e.registered_at >= ?`, ceilSeconds(q.Since))
+		f.and(f.key+` >= `+before, ceilSeconds(q.Since))
 	}
 	if !q.Until.IsZero() {
-		f.and(`e.registered_at < ?`, ceilSeconds(q.Until))
+		f.and(f.key+` < `+before, ceilSeconds(q.Until))
 	}
 	return f, nil
 }

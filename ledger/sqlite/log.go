@@ -29,13 +29,41 @@ func (s *Store) HeadFor(ctx context.Context, i uint64) (ledger.Head, error) {
 	return s.head(ctx, `SELECT `+headColumns+` FROM heads WHERE size > ? ORDER BY size LIMIT 1`, at)
 }
 
+// Heads returns the heads of a size above after.
+func (s *Store) Heads(ctx context.Context, after uint64, limit int) ([]ledger.Head, error) {
+	if limit < 1 || limit > ledger.MaxPage {
+		return nil, fmt.Errorf("page of %d is not within 1..%d", limit, ledger.MaxPage)
+	}
+	at, err := index(after)
+	if err != nil {
+		return nil, nil
+	}
+	rows, err := s.read.QueryContext(ctx, `SELECT `+headColumns+` FROM heads WHERE size > ? ORDER BY size LIMIT ?`, at, limit)
+	if err != nil {
+		return nil, classify(err)
+	}
+	defer rows.Close()
+	var heads []ledger.Head
+	for rows.Next() {
+		h, err := scanHead(rows.Scan)
+		if err != nil {
+			return nil, err
+		}
+		heads = append(heads, h)
+	}
+	return heads, classify(rows.Err())
+}
+
 func (s *Store) head(ctx context.Context, query string, args ...any) (ledger.Head, error) {
+	return scanHead(s.read.QueryRowContext(ctx, query, args...).Scan)
+}
+
+// scanHead reads headColumns.
+func scanHead(scan func(...any) error) (ledger.Head, error) {
 	var h ledger.Head
 	var root []byte
 	var iat int64
-	err := s.read.QueryRowContext(ctx, query, args...).
-		Scan(&h.Size, &h.PrevSize, &root, &iat, &h.Policy, &h.Protected, &h.Signature)
-	if err != nil {
+	if err := scan(&h.Size, &h.PrevSize, &root, &iat, &h.Policy, &h.Protected, &h.Signature); err != nil {
 		return ledger.Head{}, classify(err)
 	}
 	copy(h.Root[:], root)

@@ -4,6 +4,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/scittd/scittd/ledger"
 	"github.com/scittd/scittd/ledger/ledgertest"
@@ -24,6 +25,7 @@ func TestQueriesOfOneValueWalkTheirIndexWithoutSorting(t *testing.T) {
 	defer l.Close(t.Context())
 	ledgertest.Append(t, l, wabbit.Provenance(t, "https://slsa.dev/provenance/v1", ledgertest.Image(1)))
 
+	day := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	issuer, mediaType := []string{wabbit.Name}, []string{ledgertest.InToto}
 	for _, c := range []struct {
 		q    ledger.Query
@@ -36,6 +38,11 @@ func TestQueriesOfOneValueWalkTheirIndexWithoutSorting(t *testing.T) {
 		{ledger.Query{MediaTypes: mediaType}, "entries_media_type (media_type_id=? AND index<?)"},
 		{ledger.Query{Issuers: issuer, MediaTypes: mediaType}, "entries_issuer_media_type (issuer_id=? AND media_type_id=? AND index<?)"},
 		{ledger.Query{PredicateTypes: []string{"https://slsa.dev/provenance/v1"}}, "entries_predicate_type (predicate_type_id=? AND index<?)"},
+		{ledger.Query{Issuers: issuer, PredicateTypes: []string{"https://slsa.dev/provenance/v1"}}, "entries_issuer_predicate_type (issuer_id=? AND predicate_type_id=? AND index<?)"},
+		{ledger.Query{Since: day, Until: day.Add(time.Hour)}, "e USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)"},
+		{ledger.Query{Issuers: issuer, Since: day}, "entries_issuer (issuer_id=? AND index>? AND index<?)"},
+		{ledger.Query{Artifacts: []statement.Digest{ledgertest.Image(1)}, Since: day}, "es USING PRIMARY KEY (digest=? AND index>? AND index<?)"},
+		{ledger.Query{Artifacts: []statement.Digest{ledgertest.Image(1)}, Issuers: issuer, MediaTypes: mediaType}, "es USING PRIMARY KEY (digest=? AND index<?)"},
 		{ledger.Query{Evidence: []statement.Digest{ledgertest.Image(1)}}, "entries_evidence (evidence=? AND index<?)"},
 	} {
 		c.q.Limit, c.q.Before = 50, 1000

@@ -1,5 +1,5 @@
 // Package sqlite keeps one log in one SQLite file: the ledger.Store of the
-// embedded mode, with Staging and Tokens beside it.
+// embedded mode, with Staging, Tokens and Leases beside it.
 //
 // A file belongs to one process, which a lock beside it enforces; other
 // commands may come beside a running server with OpenBeside, but never commit.
@@ -24,6 +24,7 @@ import (
 	"github.com/pressly/goose/v3"
 	_ "modernc.org/sqlite" // the driver "sqlite"
 
+	"github.com/scittd/scittd/internal/failpoint"
 	"github.com/scittd/scittd/ledger"
 	"github.com/scittd/scittd/migrations"
 )
@@ -33,13 +34,16 @@ type Store struct {
 	lock    *os.File // nil: beside the process that holds it
 	write   *sql.DB  // one connection
 	read    *sql.DB
-	inserts inserts // prepared on write
+	inserts inserts       // prepared on write
+	turn    chan struct{} // one element, taken by whoever commits
+	leases  leases
 }
 
 var (
 	_ ledger.Store   = (*Store)(nil)
 	_ ledger.Staging = (*Store)(nil)
 	_ ledger.Tokens  = (*Store)(nil)
+	_ ledger.Leases  = (*Store)(nil)
 )
 
 // Open opens or creates the file, applies missing migrations, and keeps every
@@ -73,7 +77,7 @@ func OpenBeside(ctx context.Context, path string) (*Store, error) {
 }
 
 func open(ctx context.Context, path string, migrate bool) (_ *Store, err error) {
-	s := &Store{}
+	s := &Store{turn: make(chan struct{}, 1)}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.Close())
@@ -174,6 +178,7 @@ func (s *Store) update(ctx context.Context, f func(*sql.Tx) error) error {
 		// Whatever went wrong, nothing may stay open on the one connection.
 		return errors.Join(classify(err), rollback(tx))
 	}
+	failpoint.Hit(failpoint.Sent)
 	return classify(tx.Commit())
 }
 

@@ -2,7 +2,8 @@
 
 -- One schema is one log. Rows are appended and never changed, with three
 -- exceptions: deliveries (a queue), staged evidence (in transit) and tokens.
--- The same names stand in migrations/sqlite.
+-- The same names stand in migrations/sqlite. Lines that end in "-- tuning" are
+-- for PostgreSQL itself; the portable profile goes without.
 --
 -- Narrow and wide rows are kept apart: everything a lookup filters by is in
 -- entries and entry_subjects, which stay in memory; statement bytes are not.
@@ -63,8 +64,8 @@ CREATE TABLE statements (
     sub       text COLLATE "C" NOT NULL,
     canonical bytea NOT NULL
 );
-ALTER TABLE statements ALTER COLUMN canonical SET STORAGE EXTERNAL;
-ALTER TABLE statements SET (toast_tuple_target = 8160);
+ALTER TABLE statements ALTER COLUMN canonical SET STORAGE EXTERNAL; -- tuning
+ALTER TABLE statements SET (toast_tuple_target = 8160); -- tuning
 
 -- Full tiles only: 256 hashes, and the root over them.
 CREATE TABLE tiles (
@@ -74,7 +75,7 @@ CREATE TABLE tiles (
     data  bytea NOT NULL CHECK (octet_length(data) = 8192),
     PRIMARY KEY (level, n)
 );
-ALTER TABLE tiles ALTER COLUMN data SET STORAGE EXTERNAL;
+ALTER TABLE tiles ALTER COLUMN data SET STORAGE EXTERNAL; -- tuning
 
 -- Every signed head. Inserting one is the compare-and-swap of a commit: each
 -- size is followed by at most one other (prev_size is unique), only a size that
@@ -173,7 +174,7 @@ CREATE TABLE staged_chunks (
     data      bytea NOT NULL CHECK (octet_length(data) BETWEEN 1 AND 1048576),
     PRIMARY KEY (staged_id, position)
 );
-ALTER TABLE staged_chunks ALTER COLUMN data SET STORAGE EXTERNAL;
+ALTER TABLE staged_chunks ALTER COLUMN data SET STORAGE EXTERNAL; -- tuning
 
 -- Callers' bearer tokens; only the hash is kept.
 CREATE TABLE tokens (

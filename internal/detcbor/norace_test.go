@@ -1,0 +1,5 @@
+//go:build !race
+
+package detcbor
+
+const piecesAppended = 1

@@ -1,0 +1,188 @@
+package fsck
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+
+	"github.com/scittd/scittd/internal/detcbor"
+	"github.com/scittd/scittd/ledger"
+	"github.com/scittd/scittd/policy"
+	"github.com/scittd/scittd/statement"
+)
+
+// checkIndex derives the index row of entry i, and what is kept beside it, from
+// statement s, the head over it and the policy in force.
+func (c *Checker) checkIndex(i uint64, s *statement.Statement, p *page) {
+	object := fmt.Sprintf("entry %d", i)
+	dossier := p.dossiers[i]
+	row, there := p.rows[i]
+	if !dossier.Audited {
+		c.report(Kept, object, "has no audit row: who brought it, and where it was to go, is lost")
+		if !there {
+			return
+		}
+	}
+	judged := c.policy
+	if judged == nil {
+		return // steer has said so
+	}
+	whole, err := withCollateral(s, dossier.Collateral)
+	if err != nil {
+		c.report(Kept, object, "its collateral is damaged: "+err.Error())
+		whole = s
+	}
+	want := ledger.Entry{
+		Index: i, ID: s.ID(), Issuer: s.Issuer, Subject: s.Subject, MediaType: s.MediaType(), PredicateType: s.PredicateType(),
+		Evidence: s.Evidence(), RegisteredAt: c.head.Time.UTC(), Policy: judged.Entry,
+	}
+	if i < c.blind {
+		want.RegisteredAt = row.RegisteredAt
+	}
+	d, bad := judged.Recorded(whole, row.Rule, row.Identity)
+	if bad != nil || !there {
+		// Not such a decision's record: judge again, to say what it should be.
+		d = judged.Evaluate(whole, want.RegisteredAt)
+		if d.Refusal != nil {
+			if bad == nil {
+				bad = d.Refusal
+			}
+			c.report(Kept, object, fmt.Sprintf("the record of its decision under policy entry %d cannot be one: %v", c.policyIndex, bad))
+			return
+		}
+	}
+	want.Artifacts, want.Private, want.Rule, want.Identity = d.Artifacts, d.Private, d.Rule, d.Identity
+	if (d.Chain != nil) != (len(dossier.Collateral) > 0) {
+		c.report(Kept, object, "certificates are kept that its decision did not need")
+	}
+	if !there {
+		c.report(Index, object, "has no index row, or one that names rows which are missing")
+		c.stale = append(c.stale, want)
+	} else if c.compare(object, row, want) {
+		c.stale = append(c.stale, want)
+	}
+	c.checkDeliveries(object, dossier, judged, whole, want)
+}
+
+// compare reports every fact in which the stored row differs.
+func (c *Checker) compare(object string, got, want ledger.Entry) (differs bool) {
+	fact := func(name string, same bool, got, want func() string) {
+		if !same {
+			differs = true
+			c.differs(Index, object, name+" in the index is not what statement, policy and head give", got(), want())
+		}
+	}
+	text := func(name, got, want string) {
+		fact(name, got == want, func() string { return quoted(got) }, func() string { return quoted(want) })
+	}
+	text("issuer", got.Issuer, want.Issuer)
+	text("sub", got.Subject, want.Subject)
+	text("media type", got.MediaType, want.MediaType)
+	text("predicate type", got.PredicateType, want.PredicateType)
+	text("evidence", string(got.Evidence), string(want.Evidence))
+	text("rule", got.Rule, want.Rule)
+	fact("list of subjects", slices.Equal(got.Artifacts, want.Artifacts), printed(got.Artifacts), printed(want.Artifacts))
+	fact("visibility", got.Private == want.Private, visibility(got), visibility(want))
+	fact("registration time", got.RegisteredAt.Equal(want.RegisteredAt), printed(got.RegisteredAt), printed(want.RegisteredAt))
+	fact("policy", got.Policy == want.Policy, got.Policy.String, want.Policy.String)
+	fact("identity", got.Identity == want.Identity, printed(got.Identity), printed(want.Identity))
+	return differs
+}
+
+func quoted(s string) string { return fmt.Sprintf("%.300q", s) }
+
+func printed[T any](v T) func() string { return func() string { return fmt.Sprintf("%+v", v) } }
+
+func visibility(e ledger.Entry) func() string {
+	return func() string {
+		if e.Private {
+			return string(policy.Private)
+		}
+		return string(policy.Public)
+	}
+}
+
+// withCollateral is s with the chain that is kept beside it.
+func withCollateral(s *statement.Statement, kept []ledger.Collateral) (*statement.Statement, error) {
+	if len(kept) == 0 {
+		return s, nil
+	}
+	if len(kept) > 1 || kept[0].Kind != ledger.ChainCollateral {
+		return s, fmt.Errorf("%d pieces, the first of kind %q; want one %s", len(kept), kept[0].Kind, ledger.ChainCollateral)
+	}
+	if kept[0].Data == nil {
+		return s, fmt.Errorf("the content of its %s is missing", ledger.ChainCollateral)
+	}
+	var chain [][]byte
+	if err := detcbor.Unmarshal(kept[0].Data, &chain); err != nil {
+		return s, err
+	}
+	return s.WithChain(chain)
+}
+
+// place is where something is to be placed.
+type place struct {
+	registry, repository string
+	subject              statement.Digest
+	artifact             string
+}
+
+func (p place) String() string {
+	return fmt.Sprintf("%s of %s/%s@%s", p.artifact, p.registry, p.repository, p.subject)
+}
+
+func (p place) compare(q place) int {
+	return cmp.Or(cmp.Compare(p.registry, q.registry), cmp.Compare(p.repository, q.repository),
+		cmp.Compare(p.subject, q.subject), cmp.Compare(p.artifact, q.artifact))
+}
+
+// checkDeliveries derives again what is to be placed where. How far each has
+// come is the Courier's to say.
+func (c *Checker) checkDeliveries(object string, d ledger.Dossier, p *policy.Policy, s *statement.Statement, e ledger.Entry) {
+	want, err := places(p, s, d, e)
+	if err != nil {
+		c.report(Kept, object, "should have been refused, for where it was to go: "+err.Error())
+		return
+	}
+	got := make([]place, 0, len(d.Deliveries))
+	for _, v := range d.Deliveries {
+		at := place{v.Registry, v.Repository, v.Subject, v.Artifact}
+		got = append(got, at)
+		known := v.State == ledger.Queued || v.State == ledger.Refused || v.State == ledger.Done
+		if !known || (v.State == ledger.Done) != (v.Manifest != "") || v.Tries < 0 {
+			c.report(Kept, object, fmt.Sprintf("delivery %v is in no state there is: %q, manifest %q, %d tries", at, v.State, v.Manifest, v.Tries))
+		}
+	}
+	slices.SortFunc(got, place.compare)
+	for _, at := range want {
+		if _, ok := slices.BinarySearchFunc(got, at, place.compare); !ok {
+			c.report(Kept, object, fmt.Sprintf("delivery %v is missing", at))
+		}
+	}
+	for i, at := range got {
+		if _, ok := slices.BinarySearchFunc(want, at, place.compare); !ok || i > 0 && got[i-1] == at {
+			c.report(Kept, object, fmt.Sprintf("delivery %v is none that it asked for", at))
+		}
+	}
+}
+
+func places(p *policy.Policy, s *statement.Statement, d ledger.Dossier, e ledger.Entry) ([]place, error) {
+	if e.Private || d.Registry == "" || e.MediaType == policy.MediaType || e.MediaType == policy.ServiceMediaType {
+		return nil, nil
+	}
+	names, err := p.Repositories(s, d.Repository, d.Registry)
+	if err != nil {
+		return nil, err
+	}
+	var all []place
+	for _, name := range names {
+		for _, subject := range e.Artifacts {
+			all = append(all, place{d.Registry, name, subject, ledger.TransparencyArtifact})
+			if e.Evidence != "" {
+				all = append(all, place{d.Registry, name, subject, ledger.EvidenceArtifact})
+			}
+		}
+	}
+	slices.SortFunc(all, place.compare)
+	return slices.Compact(all), nil
+}

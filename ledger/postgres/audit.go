@@ -1,0 +1,288 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/scittd/scittd/ledger"
+)
+
+var _ ledger.Audit = (*Store)(nil)
+
+// Dossiers reads what is kept beside entries, table by table: a join would hide
+// the rows of an entry that is missing.
+func (s *Store) Dossiers(ctx context.Context, from uint64, limit int) ([]ledger.Dossier, error) {
+	if limit < 1 || limit > ledger.MaxPage {
+		return nil, fmt.Errorf("page of %d is not within 1..%d", limit, ledger.MaxPage)
+	}
+	var found map[uint64]*ledger.Dossier
+	of := func(i uint64) *ledger.Dossier {
+		if found[i] == nil {
+			found[i] = &ledger.Dossier{Index: i}
+		}
+		return found[i]
+	}
+	err := s.reads.read(ctx, func(c *pgx.Conn) error {
+		found = map[uint64]*ledger.Dossier{}
+		low, high := bound(from), bound(from+uint64(limit))
+		var q pgx.Batch // committed rows never change, but for a delivery's state
+		q.Queue(`SELECT index, registry, repository FROM audit WHERE index >= $1 AND index < $2`, low, high).
+			Query(func(rows pgx.Rows) error {
+				var d ledger.Dossier
+				_, err := pgx.ForEachRow(rows, []any{&d.Index, &d.Registry, &d.Repository}, func() error {
+					of(d.Index).Audited, of(d.Index).Registry, of(d.Index).Repository = true, d.Registry, d.Repository
+					return nil
+				})
+				return err
+			})
+		q.Queue(`SELECT ec.index, ec.kind, c.data FROM entry_collateral ec LEFT JOIN collateral c USING (sha256)
+			WHERE ec.index >= $1 AND ec.index < $2 ORDER BY ec.index, ec.position`, low, high).
+			Query(func(rows pgx.Rows) error {
+				var i uint64
+				var c ledger.Collateral
+				_, err := pgx.ForEachRow(rows, []any{&i, &c.Kind, &c.Data}, func() error {
+					of(i).Collateral = append(of(i).Collateral, ledger.Collateral{Kind: c.Kind, Data: slices.Clone(c.Data)})
+					return nil
+				})
+				return err
+			})
+		q.Queue(`SELECT index, registry, repository, subject, artifact, state, tries, next_at, last_error, manifest
+			FROM deliveries WHERE index >= $1 AND index < $2`, low, high).
+			Query(func(rows pgx.Rows) error {
+				var d ledger.Delivery
+				var subject, manifest []byte
+				_, err := pgx.ForEachRow(rows, []any{&d.Entry, &d.Registry, &d.Repository, &subject, &d.Artifact,
+					&d.State, &d.Tries, &d.NextAt, &d.LastError, &manifest}, func() (err error) {
+					d.NextAt = d.NextAt.UTC()
+					if d.Subject, err = digest(subject); err != nil {
+						return err
+					}
+					if d.Manifest, err = digest(manifest); err != nil {
+						return err
+					}
+					of(d.Entry).Deliveries = append(of(d.Entry).Deliveries, d)
+					return nil
+				})
+				return err
+			})
+		return c.SendBatch(ctx, &q).Close()
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read what is kept beside entries from %d: %w", from, err)
+	}
+	all := make([]ledger.Dossier, 0, len(found))
+	for _, d := range found {
+		all = append(all, *d)
+	}
+	slices.SortFunc(all, func(a, b ledger.Dossier) int { return int(int64(a.Index) - int64(b.Index)) })
+	return all, nil
+}
+
+const (
+	maxFlaws  = 100  // of one kind
+	flawBatch = 4096 // rows hashed at a time: each query has its seconds
+)
+
+// dictionaryTables intern text; an entry names its row in the column.
+var dictionaryTables = []struct{ table, column string }{
+	{"issuers", "issuer_id"}, {"media_types", "media_type_id"}, {"predicate_types", "predicate_type_id"},
+}
+
+// Flaws has nothing more to ask the server when it is to be thorough: pages and
+// indexes are checked by its own pg_amcheck.
+func (s *Store) Flaws(ctx context.Context, _ bool) ([]ledger.Flaw, error) {
+	var flaws []ledger.Flaw
+	for _, table := range []string{"entries", "entry_subjects", "entry_collateral", "audit", "deliveries"} {
+		// One statement sees one state of the log, however it grows meanwhile.
+		strays, err := collect(ctx, s.reads, func(row pgx.CollectableRow) (ledger.Flaw, error) {
+			var at, size int64
+			err := row.Scan(&at, &size)
+			return ledger.Flaw{
+				Object: fmt.Sprintf("%s row of entry %d", table, at), What: fmt.Sprintf("lies beyond the newest head, of size %d", size),
+			}, err
+		}, `WITH newest AS MATERIALIZED (SELECT coalesce(max(size), 0) AS size FROM heads)
+			(SELECT index, (SELECT size FROM newest) FROM `+table+` WHERE index >= (SELECT size FROM newest) ORDER BY index LIMIT $1)
+			UNION ALL (SELECT index, (SELECT size FROM newest) FROM `+table+` WHERE index < 0 ORDER BY index LIMIT $1)`, maxFlaws)
+		if err != nil {
+			return flaws, fmt.Errorf("look for strays in %s: %w", table, err)
+		}
+		flaws = append(flaws, strays...)
+	}
+	strays, err := collect(ctx, s.reads, func(row pgx.CollectableRow) (ledger.Flaw, error) {
+		var level, n, size int64
+		err := row.Scan(&level, &n, &size)
+		return ledger.Flaw{Object: fmt.Sprintf("tile %d/%d", level, n), What: fmt.Sprintf("is stored, but cannot be full at size %d", size)}, err
+	}, `WITH newest AS MATERIALIZED (SELECT coalesce(max(size), 0) AS size FROM heads),
+		levels AS (SELECT level, size, size >> (8 * (level + 1)) AS ending FROM newest, generate_series(0, 6) AS level)
+		(SELECT t.level, t.n, l.size FROM levels l JOIN tiles t ON t.level = l.level AND t.n >= l.ending ORDER BY 1, 2 LIMIT $1)
+		UNION ALL (SELECT level, n, (SELECT size FROM newest) FROM tiles WHERE level > 6 LIMIT $1)`, maxFlaws)
+	if err != nil {
+		return flaws, fmt.Errorf("look for strays in tiles: %w", err)
+	}
+	flaws = append(flaws, strays...)
+	for _, d := range dictionaryTables {
+		wrong, err := s.misnamed(ctx, d.table)
+		if err != nil {
+			return flaws, fmt.Errorf("check %s: %w", d.table, err)
+		}
+		for _, id := range wrong {
+			flaws = append(flaws, ledger.Flaw{Object: fmt.Sprintf("%s row %d", d.table, id), What: "the hash that its text is found by is not that of the text"})
+		}
+	}
+	more, err := s.misnamedCollateral(ctx)
+	return append(flaws, more...), err
+}
+
+// misnamed returns the rows of a dictionary whose text has another hash.
+func (s *Store) misnamed(ctx context.Context, table string) (wrong []int32, err error) {
+	var last, to int64
+	for last >= 0 && len(wrong) < maxFlaws {
+		err := s.reads.read(ctx, func(c *pgx.Conn) error {
+			var found []int32
+			err := c.QueryRow(ctx, `SELECT coalesce(max(id), -1), coalesce(array_agg(id) FILTER (WHERE sha256 <> sha256(convert_to(text, 'UTF8'))), '{}')
+				FROM (SELECT * FROM `+table+` WHERE id > $1 ORDER BY id LIMIT $2) AS page`, last, flawBatch).Scan(&to, &found)
+			if err == nil {
+				wrong = append(wrong, found...)
+			}
+			return err
+		})
+		if err != nil {
+			return wrong, err
+		}
+		last = to
+	}
+	return wrong, nil
+}
+
+// misnamedCollateral does the same for collateral, whose hash is its key.
+func (s *Store) misnamedCollateral(ctx context.Context) (flaws []ledger.Flaw, err error) {
+	last := []byte{}
+	for last != nil && len(flaws) < maxFlaws {
+		var to []byte
+		err := s.reads.read(ctx, func(c *pgx.Conn) error {
+			var found [][]byte
+			err := c.QueryRow(ctx, `SELECT (SELECT sha256 FROM (SELECT sha256 FROM collateral WHERE sha256 > $1 ORDER BY sha256 LIMIT $2) p ORDER BY sha256 DESC LIMIT 1),
+				ARRAY(SELECT sha256 FROM (SELECT * FROM collateral WHERE sha256 > $1 ORDER BY sha256 LIMIT $2) page WHERE sha256 <> sha256(data))`,
+				last, flawBatch/16).Scan(&to, &found)
+			for _, sum := range found {
+				flaws = append(flaws, ledger.Flaw{Object: fmt.Sprintf("collateral row %x", sum), What: "its content is not what its hash says"})
+			}
+			return err
+		})
+		if err != nil {
+			return flaws, fmt.Errorf("check collateral: %w", err)
+		}
+		last = to
+	}
+	return flaws, nil
+}
+
+// Reindex rewrites what follows from the statements; see ledger.Audit.
+func (s *Store) Reindex(ctx context.Context, entries []ledger.Entry, tiles []ledger.Tile) error {
+	err := s.work.run(ctx, func(c *pgx.Conn) error {
+		return pgx.BeginFunc(ctx, c, func(tx pgx.Tx) error {
+			for _, e := range entries {
+				if err := reindex(ctx, tx, e); err != nil {
+					return fmt.Errorf("entry %d: %w", e.Index, err)
+				}
+			}
+			for _, t := range tiles {
+				_, err := tx.Exec(ctx, `INSERT INTO tiles (level, n, root, data) VALUES ($1, $2, $3, $4)
+					ON CONFLICT (level, n) DO UPDATE SET root = excluded.root, data = excluded.data`, int16(t.Level), int64(t.N), t.Root[:], t.Data)
+				if err != nil {
+					return fmt.Errorf("tile %d/%d: %w", t.Level, t.N, err)
+				}
+			}
+			return rename(ctx, tx)
+		})
+	})
+	if err != nil {
+		return fmt.Errorf("reindex: %w", err)
+	}
+	return nil
+}
+
+// reindex makes the index rows of one entry.
+func reindex(ctx context.Context, tx pgx.Tx, e ledger.Entry) error {
+	ids := make([]*int32, len(dictionaryTables))
+	for i, text := range []string{e.Issuer, e.MediaType, e.PredicateType} {
+		if text == "" {
+			continue // NULL
+		}
+		var err error
+		if ids[i], err = term(ctx, tx, dictionaryTables[i].table, text); err != nil {
+			return err
+		}
+	}
+	at, artifacts := int64(e.Index), digestBytes(e.Artifacts)
+	for _, change := range []struct {
+		sql  string
+		args []any
+	}{
+		{`UPDATE entries SET issuer_id = $2, media_type_id = $3, predicate_type_id = $4, evidence = $5, private = $6, registered_at = $7
+			WHERE index = $1`, []any{at, ids[0], ids[1], ids[2], e.Evidence.Bytes(), e.Private, e.RegisteredAt}},
+		{`DELETE FROM entry_subjects WHERE index = $1`, []any{at}},
+		{`INSERT INTO entry_subjects (index, digest) SELECT $1, * FROM unnest($2::bytea[])`, []any{at, artifacts}},
+		{`UPDATE audit SET policy_index = (SELECT index FROM entries WHERE entry_id = $2), rule = $3,
+			identity_kind = $4, identity_issuer = $5, identity_thumbprint = $6 WHERE index = $1`,
+			[]any{at, e.Policy[:], e.Rule, e.Identity.Kind, e.Identity.Issuer, e.Identity.Thumbprint}},
+	} {
+		if _, err := tx.Exec(ctx, change.sql, change.args...); err != nil {
+			return err
+		}
+	}
+	return relocate(ctx, tx, e)
+}
+
+// term returns the row of text, whose hash it is found by or, where one of the
+// two is damaged, whose text it is.
+func term(ctx context.Context, tx pgx.Tx, table, text string) (*int32, error) {
+	var id int32
+	sum := textHashes([]string{text})[0]
+	err := tx.QueryRow(ctx, `SELECT id FROM `+table+` WHERE sha256 = $1 OR text = $2 ORDER BY sha256 = $1 DESC LIMIT 1`, sum, text).Scan(&id)
+	switch {
+	case errors.Is(err, pgx.ErrNoRows):
+		err = tx.QueryRow(ctx, `INSERT INTO `+table+` (sha256, text) VALUES ($1, $2) RETURNING id`, sum, text).Scan(&id)
+	case err == nil:
+		_, err = tx.Exec(ctx, `UPDATE `+table+` SET text = $2, sha256 = $3 WHERE id = $1`, id, text, sum)
+	}
+	return &id, err
+}
+
+// rename gives every dictionary text its own hash. Of two rows that then say
+// the same, entries keep the one that was found by it.
+func rename(ctx context.Context, tx pgx.Tx) error {
+	const own = `sha256(convert_to(w.text, 'UTF8'))`
+	for _, d := range dictionaryTables {
+		for _, change := range []string{
+			`UPDATE entries e SET ` + d.column + ` = r.id FROM ` + d.table + ` w JOIN ` + d.table + ` r ON r.sha256 = ` + own + `
+				WHERE w.sha256 <> ` + own + ` AND e.` + d.column + ` = w.id`,
+			`DELETE FROM ` + d.table + ` w USING ` + d.table + ` r WHERE r.sha256 = ` + own + ` AND w.sha256 <> ` + own,
+			`UPDATE ` + d.table + ` w SET sha256 = ` + own + ` WHERE sha256 <> ` + own,
+		} {
+			if _, err := tx.Exec(ctx, change); err != nil {
+				return fmt.Errorf("set right %s: %w", d.table, err)
+			}
+		}
+	}
+	return nil
+}
+
+// Tables lists the log's tables with what belongs to them; rows are the
+// server's estimate.
+func (s *Store) Tables(ctx context.Context) ([]ledger.Table, error) {
+	tables, err := collect(ctx, s.reads, func(row pgx.CollectableRow) (ledger.Table, error) {
+		var t ledger.Table
+		err := row.Scan(&t.Name, &t.Rows, &t.Bytes)
+		return t, err
+	}, `SELECT relname, reltuples::bigint, pg_total_relation_size(oid) FROM pg_class
+		WHERE relkind = 'r' AND relnamespace = current_schema()::regnamespace ORDER BY 3 DESC, 1`)
+	if err != nil {
+		return nil, fmt.Errorf("measure the tables: %w", err)
+	}
+	return tables, nil
+}
