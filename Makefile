@@ -4,7 +4,7 @@ GO ?= go
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
 help: ## print this help
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
 
 build: ## build both static binaries into bin/
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w' -o bin/ ./cmd/scittd ./cmd/scitt
@@ -32,7 +32,36 @@ cover: testdeps ## test coverage by room, into cover.out
 bench: build testdeps ## registrations per second and what they cost, on a throw-away PostgreSQL
 	cd bench && $(GO) run . $(BENCHFLAGS)
 
+bench-short: build testdeps ## the same, once and small: shows that it runs
+	cd bench && $(GO) run . -repeats 1 -window 250ms -small 500 -large 1000 -sizes 1000,2000 $(BENCHFLAGS)
+
+replicas: build testdeps ## several scittd on one database against one: rate, fairness, discarded batches, a stopped lock holder
+	cd bench && $(GO) run ./replicas $(BENCHFLAGS)
+
+crash: testdeps ## kill scittd and PostgreSQL again and again; CRASHFLAGS='-service 10000 -postgres 2000' for the long form
+	$(GO) test -count=1 -timeout 0 -v ./internal/crash $(CRASHFLAGS)
+
+corruption: ## flip bits of a ledger file, one at a time: each is found or harmless; FLIPS=10000
+	$(GO) test -count=1 -timeout 0 -v -run TestOneFlippedBit ./ledger/sqlite -corruption.flips $(or $(FLIPS),10000) -corruption.seed $(or $(SEED),1)
+
+faults: testdeps ## the long forms of what tests do a little of: commits in doubt, linearizability, pairs of faults, random histories
+	$(GO) test -count=1 -timeout 0 -v -run 'TestDoubt|TestRegistrationsAndReads' ./ledger/postgres -doubtful 2000 -histories 100
+	$(GO) test -count=1 -timeout 0 -v -run TestAnyTwoFaults ./internal/registrar -pairs 0
+	$(GO) test -count=1 -timeout 0 -v -run TestALedgerIsASlice ./ledger/sqlite -rapid.checks 500
+
+race: testdeps ## the rooms with goroutines under the race detector, tests shuffled
+	$(GO) test -count=1 -race -shuffle=on -timeout 20m ./ledger/... ./internal/registrar ./api
+
+compat: testdeps ## what a PostgreSQL-speaking database keeps of the promises: DSN=postgres://… (default: a throw-away one), OUT=docs/compat.md
+	$(GO) test -c -o bin/compat.test ./compat
+	bin/compat.test -test.timeout 2h -full -dsn '$(DSN)' -out '$(OUT)'
+
+compat-patroni: testdeps ## the leader of three nodes under patroni and etcd killed 20 times under load; OUT as above
+	@scripts/patronideps
+	$(GO) test -c -tags patroni -o bin/compat-patroni.test ./compat
+	bin/compat-patroni.test -test.timeout 2h -test.run Leader -full -out '$(OUT)'
+
 model: ## check the model of sequencer and outbox exhaustively, and that it catches seeded bugs
 	@model/run
 
-.PHONY: help build demo test testdeps lint cover bench model
+.PHONY: help build demo test testdeps lint cover bench bench-short compat compat-patroni replicas crash corruption faults race model
