@@ -179,10 +179,28 @@ func TestRegistrationsAndReadsAreLinearizable(t *testing.T) {
 type hasty struct{ ledger.Store }
 
 func (s hasty) Commit(ctx context.Context, b *ledger.Batch) error {
+	return hastily(ctx, b, s.Store.Commit)
+}
+
+func (s hasty) Turn(ctx context.Context) (ledger.Turn, error) {
+	t, err := s.Store.Turn(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return hastyTurn{t}, nil
+}
+
+type hastyTurn struct{ ledger.Turn }
+
+func (t hastyTurn) Commit(ctx context.Context, b *ledger.Batch) error {
+	return hastily(ctx, b, t.Turn.Commit)
+}
+
+func hastily(ctx context.Context, b *ledger.Batch, commit func(context.Context, *ledger.Batch) error) error {
 	if rand.N(8) == 0 {
 		return nil
 	}
-	return s.Store.Commit(ctx, b)
+	return commit(ctx, b)
 }
 
 // stale answers readers from a copy that lags behind by some entries.
