@@ -105,6 +105,7 @@ type API struct {
 	inFlight  chan struct{}       // one element per request being served; nil: unbounded
 	batches   chan struct{}       // the same for batches alone, half as many
 	batchRoom *semaphore.Weighted // in bytes, for the items of batches that are being registered
+	crew      crew
 }
 
 // readiness is the last answer to whether a registration would be accepted.
@@ -144,6 +145,7 @@ func New(c Config) *API {
 		a.inFlight = make(chan struct{}, c.Limits.InFlight)
 		a.batches = make(chan struct{}, max(1, c.Limits.InFlight/2))
 	}
+	a.crew = make(crew)
 	a.router = a.routes()
 	return a
 }

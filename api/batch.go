@@ -75,6 +75,36 @@ func (a *API) registerBatch(w http.ResponseWriter, r *http.Request, c Caller) er
 	return nil
 }
 
+// crew is goroutines that items are done by, one each. Who is done waits a moment
+// for the next item: a stack that has grown for one signature check is good for
+// another, and growing it costs as much as a tenth of the check.
+type crew chan func()
+
+// leisure is how long who is done waits.
+const leisure = 100 * time.Millisecond
+
+func (c crew) do(work func()) {
+	select {
+	case c <- work: // somebody waits
+	default:
+		go c.labour(work)
+	}
+}
+
+func (c crew) labour(work func()) {
+	patience := time.NewTimer(leisure)
+	defer patience.Stop()
+	for {
+		work()
+		patience.Reset(leisure)
+		select {
+		case work = <-c:
+		case <-patience.C:
+			return
+		}
+	}
+}
+
 // batchItem is what became of one item. Its goroutine owns it until it is done.
 type batchItem struct {
 	submitted
@@ -119,7 +149,9 @@ func (a *API) registerItems(w http.ResponseWriter, r *http.Request, c Caller) (i
 			item.fault, ended = &fault{code: "overloaded"}, true
 			break
 		}
-		working.Go(func() {
+		working.Add(1)
+		a.crew.do(func() {
+			defer working.Done()
 			defer a.batchRoom.Release(weight)
 			a.registerItem(r, c, body, item)
 		})

@@ -173,16 +173,22 @@ func mint(h SignedHead, kind int64, first, second uint64, path [][]byte) ([]byte
 			return nil, fmt.Errorf("%w: element %d has %d bytes", ErrPath, i, len(p))
 		}
 	}
-	if path == nil {
-		path = [][]byte{} // nil would be null
+	// [first, second, [path]] in a byte string, and around it {396: {kind: [proof]}}:
+	// every receipt passes here, so it is written down rather than marshalled.
+	proof := make([]byte, 0, 2*9+2+len(path)*(2+sha256.Size))
+	proof = detcbor.AppendHead(proof, detcbor.KindArray, 3)
+	proof = detcbor.AppendHead(proof, detcbor.KindUint, first)
+	proof = detcbor.AppendHead(proof, detcbor.KindUint, second)
+	proof = detcbor.AppendHead(proof, detcbor.KindArray, uint64(len(path)))
+	for _, p := range path {
+		proof = detcbor.AppendBytes(proof, p)
 	}
-	proof, err := detcbor.Marshal([]any{first, second, path})
-	if err != nil {
-		return nil, fmt.Errorf("mint receipt under size %d: %w", h.Size, err)
-	}
-	proofs, err := detcbor.Marshal(map[int64]any{labelVDP: map[int64]any{kind: [][]byte{proof}}})
-	if err != nil {
-		return nil, fmt.Errorf("mint receipt under size %d: %w", h.Size, err)
-	}
+	proofs := make([]byte, 0, 10+len(proof))
+	proofs = detcbor.AppendHead(proofs, detcbor.KindMap, 1)
+	proofs = detcbor.AppendHead(proofs, detcbor.KindUint, labelVDP)
+	proofs = detcbor.AppendHead(proofs, detcbor.KindMap, 1)
+	proofs = detcbor.AppendHead(proofs, detcbor.KindNegative, uint64(-1-kind))
+	proofs = detcbor.AppendHead(proofs, detcbor.KindArray, 1)
+	proofs = detcbor.AppendBytes(proofs, proof)
 	return envelope{protected: h.Protected, signature: h.Signature}.with(proofs), nil
 }

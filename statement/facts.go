@@ -87,8 +87,10 @@ func (s *Statement) Location() (Location, bool) {
 // parseRef reads the forms of sub that name an artifact by digest. Host and
 // Repository are empty for the forms that name no place.
 func parseRef(sub string) (Location, bool) {
-	if d, err := ParseDigest(sub); err == nil {
-		return Location{Digest: d}, true
+	if scheme, _, _ := strings.Cut(sub, ":"); digestLen[scheme] > 0 {
+		if d, err := ParseDigest(sub); err == nil {
+			return Location{Digest: d}, true
+		}
 	}
 	if purl, ok := strings.CutPrefix(sub, "pkg:oci/"); ok {
 		return parsePurl(purl)

@@ -41,7 +41,7 @@ func serveCommand(p process) *cobra.Command {
 				return err
 			}
 			if p.env("GOGC") == "" {
-				debug.SetGCPercent(200) // registrations make short-lived garbage beside a small heap
+				debug.SetGCPercent(400) // registrations make short-lived garbage beside a small heap
 			}
 			log := newLog(c.Log, p.stderr)
 			listener, err := listen(c)

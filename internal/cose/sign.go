@@ -21,15 +21,20 @@ import (
 //
 // SPEC RFC 9052 §9: it is encoded with definite and shortest lengths.
 func SigStructure(protected, payload []byte) []byte {
+	return append(beforePayload(protected, payload, len(payload)), payload...)
+}
+
+// beforePayload is SigStructure without the payload, and room for so much more.
+func beforePayload(protected, payload []byte, room int) []byte {
 	const context = "Signature1"
 	const heads = 1 + 1 + 9 + 1 + 9
-	b := make([]byte, 0, heads+len(context)+len(protected)+len(payload))
+	b := make([]byte, 0, heads+len(context)+len(protected)+room)
 	b = detcbor.AppendHead(b, detcbor.KindArray, 4)
 	b = detcbor.AppendHead(b, detcbor.KindText, uint64(len(context)))
 	b = append(b, context...)
 	b = detcbor.AppendBytes(b, protected)
 	b = detcbor.AppendBytes(b, nil)
-	return detcbor.AppendBytes(b, payload)
+	return detcbor.AppendHead(b, detcbor.KindBytes, uint64(len(payload)))
 }
 
 // Verify checks sig over SigStructure(protected, payload). ErrAlgorithm and
@@ -43,7 +48,15 @@ func Verify(a Algorithm, pub crypto.PublicKey, protected, payload, sig []byte) e
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrKey, err)
 	}
-	if v.Verify(SigStructure(protected, payload), sig) != nil {
+	if d, ok := v.(gocose.DigestVerifier); ok && suites[a].hash != 0 { // payloads are long: hash them where they are
+		h := suites[a].hash.New()
+		h.Write(beforePayload(protected, payload, 0))
+		h.Write(payload)
+		err = d.VerifyDigest(h.Sum(nil), sig)
+	} else {
+		err = v.Verify(SigStructure(protected, payload), sig)
+	}
+	if err != nil {
 		return fmt.Errorf("%w: %s, %s key, %d bytes", ErrSignature, a, kind(pub), len(sig))
 	}
 	return nil
