@@ -1,147 +1,158 @@
 package main
 
 import (
-	"context"
-	"errors"
+	"encoding/json"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"runtime"
 	"strings"
 	"time"
 )
 
-// The goals of this stage.
-const (
-	minVerifyShare = 0.30 // of the CPU of a registration, 64 clients
-	minBulkShare   = 0.50 // the same, bulk registration
-	maxFdatasyncs  = 3.0  // p50 of a registration, 1 client
-	maxGrowth      = 1.2  // resident memory, large log over small log
-)
-
-// slowFlush is added to every flush of PostgreSQL's log for the windows that
-// show what one client waits for on a disk whose sync takes time. Where it
-// takes a tenth of a millisecond, p50 counts CPU, not syncs.
-const slowFlush = 1200 * time.Microsecond
-
-// Bulk registration is measured with so many clients, and so many statements to
-// a request.
-const (
-	bulkClients = 8
-	perRequest  = 64
-)
-
-func measure(ctx context.Context, o options, out io.Writer) (err error) {
-	b, err := start(ctx, o)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, b.close()) }()
-	header(out, b)
-
-	// Up to the small log, as warm-up: with the load that later fills the
-	// large one, so that both readings see a heap that has worked as hard.
-	if _, err := b.load(ctx, 64, 0, max(64, o.small-b.entries)); err != nil {
-		return err
-	}
-	small, smallAt, err := b.memory()
-	if err != nil {
-		return err
-	}
-	var single, slow, many, bulk []window
-	for range o.repeats { // interleaved: what else the machine does meets both
-		w, err := b.load(ctx, 1, 0, o.single)
-		if err != nil {
-			return err
-		}
-		single = append(single, w)
-		if w, err = b.loadSlowly(ctx, slowFlush, o.single); err != nil {
-			return err
-		}
-		slow = append(slow, w)
-		if w, err = b.load(ctx, 64, 0, o.many); err != nil {
-			return err
-		}
-		many = append(many, w)
-	}
-	if b.entries < o.large {
-		if _, err := b.load(ctx, 64, 0, o.large-b.entries); err != nil {
-			return err
-		}
-	}
-	large, largeAt, err := b.memory()
-	if err != nil {
-		return err
-	}
-	// Batches last: their larger heap says nothing about the size of the log.
-	for range o.repeats {
-		w, err := b.load(ctx, bulkClients, perRequest, o.many)
-		if err != nil {
-			return err
-		}
-		bulk = append(bulk, w)
-	}
-
-	fmt.Fprintf(out, "| clients | registrations/s | p50 | p99 | server CPU | PostgreSQL CPU | hot ES256 verify | share of verification |\n")
-	fmt.Fprintf(out, "|---|---|---|---|---|---|---|---|\n")
-	row(out, "1", single)
-	row(out, fmt.Sprintf("1, log flushes %s longer", micros(slowFlush)), slow)
-	row(out, "64", many)
-	row(out, fmt.Sprintf("%d, %d to a request", bulkClients, perRequest), bulk)
-	fmt.Fprintf(out, "\nMedians of %d windows each: %d registrations with 1 client, %d with more. CPU is per registration, p50 and p99 are of a request.\n\n",
-		o.repeats, o.single, o.many)
-
-	share := of(many, window.verifyShare)
-	syncs, slowSyncs := of(single, window.syncs), of(slow, window.syncs)
-	growth := float64(large) / float64(small)
-	fmt.Fprintf(out, "| goal | is | must | |\n|---|---|---|---|\n")
-	goal(out, "share of verification in the CPU of a registration, 64 clients", share, "≥", minVerifyShare, share >= minVerifyShare)
-	bulkShare := of(bulk, window.verifyShare)
-	goal(out, fmt.Sprintf("the same, %d clients with %d to a request", bulkClients, perRequest), bulkShare, "≥", minBulkShare, bulkShare >= minBulkShare)
-	goal(out, fmt.Sprintf("p50 with 1 client, in fdatasyncs (8 KB: %s)", micros(of(single, func(w window) time.Duration { return w.fdatasync }))),
-		syncs, "≤", maxFdatasyncs, syncs <= maxFdatasyncs)
-	goal(out, fmt.Sprintf("the same, log flushes %s longer (%s)", micros(slowFlush), micros(of(slow, func(w window) time.Duration { return w.fdatasync }))),
-		slowSyncs, "≤", maxFdatasyncs, slowSyncs <= maxFdatasyncs)
-	goal(out, fmt.Sprintf("server memory at %d entries (%s) over that at %d (%s)", largeAt, mebi(large), smallAt, mebi(small)),
-		growth, "≤", maxGrowth, growth <= maxGrowth)
-	return nil
+// report is everything that a run found; -json writes it. Times are in
+// nanoseconds.
+type report struct {
+	At         time.Time       `json:"at"`
+	CPU        string          `json:"cpu"`
+	Cores      int             `json:"cores"`
+	Load       [2]string       `json:"loadAverage"` // at the beginning and at the end
+	System     string          `json:"system"`
+	PostgreSQL [][2]string     `json:"postgresql"`
+	Peer       string          `json:"peer"`
+	Repeats    int             `json:"repeats"`
+	Window     time.Duration   `json:"window"`
+	Series     []*series       `json:"series"`
+	Queries    []queryTimes    `json:"queries,omitempty"`
+	Growth     json.RawMessage `json:"growth,omitempty"` // as growth -json writes it
+	Goals      []goal          `json:"goals"`
+	out        io.Writer
 }
 
-// memory is the server's resident memory now, and how long the log is.
-func (b *bench) memory() (bytes int64, entries int, err error) {
-	bytes, err = rss(b.server.Process.Pid)
-	return bytes, b.entries, err
+// series is one side in one shape, again and again.
+type series struct {
+	Side    string `json:"side"`
+	Shape   shape  `json:"shape"`
+	Windows []window
+
+	side  *side
+	goals []string // that need it
 }
 
-func header(out io.Writer, b *bench) {
-	fmt.Fprintf(out, "# scittd bench, %s\n\n", time.Now().UTC().Format(time.RFC3339))
-	fmt.Fprintf(out, "- CPU: %s, %d cores, load average %s\n", cpuModel(), runtime.NumCPU(), loadAverage())
-	fmt.Fprintf(out, "- %s %s/%s, kernel %s\n", runtime.Version(), runtime.GOOS, runtime.GOARCH, firstLine("/proc/sys/kernel/osrelease"))
+// goal is a figure and what it has to be.
+type goal struct {
+	Name     string  `json:"name"`
+	What     string  `json:"what"`
+	Is       float64 `json:"is"`
+	AtLeast  bool    `json:"atLeast"` // else at most
+	Must     float64 `json:"must"`
+	Moonshot float64 `json:"moonshot,omitempty"`
+	Verdict  string  `json:"verdict"` // MISS, PASS, MOONSHOT; - where only the moonshot is a goal
+}
+
+// atLeast and atMost add a goal; a must or a moonshot of 0: there is none.
+func (r *report) atLeast(name string, is, must, moonshot float64, what string, args ...any) {
+	r.goal(goal{Name: name, What: fmt.Sprintf(what, args...), Is: is, AtLeast: true, Must: must, Moonshot: moonshot},
+		func(is, bound float64) bool { return is >= bound })
+}
+
+func (r *report) atMost(name string, is, must, moonshot float64, what string, args ...any) {
+	r.goal(goal{Name: name, What: fmt.Sprintf(what, args...), Is: is, Must: must, Moonshot: moonshot},
+		func(is, bound float64) bool { return is <= bound })
+}
+
+func (r *report) goal(g goal, meets func(is, bound float64) bool) {
+	switch {
+	case math.IsNaN(g.Is) || g.Must > 0 && !meets(g.Is, g.Must):
+		g.Verdict = "MISS"
+	case g.Moonshot > 0 && meets(g.Is, g.Moonshot):
+		g.Verdict = "MOONSHOT"
+	case g.Must == 0:
+		g.Verdict = "-"
+	default:
+		g.Verdict = "PASS"
+	}
+	r.Goals = append(r.Goals, g)
+}
+
+func (r *report) printf(format string, args ...any) { fmt.Fprintf(r.out, format, args...) }
+
+// newReport prints under what conditions everything was measured.
+func newReport(o options, b *bench, out io.Writer) *report {
+	r := &report{
+		At: time.Now().UTC().Truncate(time.Second), CPU: cpuModel(), Cores: runtime.NumCPU(), Repeats: o.repeats, Window: o.window,
+		System:     fmt.Sprintf("%s %s/%s, kernel %s", runtime.Version(), runtime.GOOS, runtime.GOARCH, firstLine("/proc/sys/kernel/osrelease")),
+		PostgreSQL: b.settings, out: out,
+		Peer: fmt.Sprintf("Tessera %s on a file system: batches of %d or %s, a checkpoint every %s, awaited",
+			tesseraVersion, peerBatch, o.peerBatch, peerCheckpoints),
+	}
+	r.Load[0] = loadAverage()
 	var settings []string
 	for _, s := range b.settings {
 		settings = append(settings, s[0]+"="+s[1])
 	}
-	fmt.Fprintf(out, "- PostgreSQL on loopback: %s\n", strings.Join(settings, ", "))
-	fmt.Fprintf(out, "- statements of %d bytes, attached, ES256; %d issuers with pinned keys, %d statements a subject, %d media types; a policy in force, one bearer token, nothing placed\n\n",
+	r.printf("# scittd bench, %s\n\n", r.At.Format(time.RFC3339))
+	r.printf("- CPU: %s, %d cores, load average %s\n- %s\n", r.CPU, r.Cores, r.Load[0], r.System)
+	r.printf("- PostgreSQL on loopback: %s\n- peer: %s\n", strings.Join(settings, ", "), r.Peer)
+	r.printf("- statements of %d bytes, attached, ES256; %d issuers with pinned keys, %d statements a subject, %d media types; a policy in force, one bearer token, nothing placed\n",
 		statementB, issuers, perSubject, mediaTypes)
+	r.printf("- windows of %v after %v of warm-up, medians of %d\n\n", o.window, o.warmUp(), o.repeats)
+	return r
 }
 
-func row(out io.Writer, clients string, w []window) {
-	fmt.Fprintf(out, "| %s | %.0f | %s | %s | %s | %s | %s | %.2f |\n", clients, of(w, window.rate),
-		micros(of(w, func(w window) time.Duration { return w.P50 })),
-		micros(of(w, func(w window) time.Duration { return w.P99 })),
-		micros(of(w, func(w window) time.Duration { return w.perEntry(w.server) })),
-		micros(of(w, func(w window) time.Duration { return w.perEntry(w.postgres) })),
-		micros(of(w, func(w window) time.Duration { return w.Verify })),
-		of(w, window.verifyShare))
-}
+const tableHead = `| side | clients | registrations/s | p50 | p99 | server CPU | PostgreSQL CPU | load generator CPU | batch | hot ES256 verify | share of verification |
+|---|---|---|---|---|---|---|---|---|---|---|
+`
 
-func goal(out io.Writer, what string, is float64, relation string, must float64, met bool) {
-	verdict := "PASS"
-	if !met {
-		verdict = "MISS"
+func (r *report) table(title string, all []*series) {
+	if len(all) == 0 {
+		return
 	}
-	fmt.Fprintf(out, "| %s | %.2f | %s %.2f | %s |\n", what, is, relation, must, verdict)
+	r.printf("## %s\n\n%s", title, tableHead)
+	for _, s := range all {
+		r.row(s)
+	}
+	r.printf("\n")
+	r.Series = append(r.Series, all...)
+}
+
+func (r *report) row(s *series) {
+	w := s.Windows
+	postgres, batch := "-", "-"
+	if s.side.batches != nil {
+		postgres, batch = micros(of(w, window.postgres)), fmt.Sprintf("%.1f", of(w, window.perBatch))
+	}
+	r.printf("| %s | %s | %.0f | %s | %s | %s | %s | %s | %s | %s | %.2f |\n", s.Side, s.Shape, of(w, window.rate),
+		micros(of(w, func(w window) time.Duration { return w.P50 })), micros(of(w, func(w window) time.Duration { return w.P99 })),
+		micros(of(w, window.server)), postgres, micros(of(w, window.loader)), batch,
+		micros(of(w, func(w window) time.Duration { return w.Verify })), of(w, window.verifyShare))
+}
+
+// finish prints the goals and writes the JSON.
+func (r *report) finish(file string) error {
+	r.Load[1] = loadAverage()
+	r.printf("## Goals\n\nLoad average at the end: %s.\n\n| | figure | is | must | moonshot | |\n|---|---|---|---|---|---|\n", r.Load[1])
+	for _, g := range r.Goals {
+		bound := func(v float64) string {
+			switch {
+			case v == 0:
+				return "-"
+			case g.AtLeast:
+				return fmt.Sprint("≥ ", v)
+			}
+			return fmt.Sprint("≤ ", v)
+		}
+		r.printf("| %s | %s | %.3g | %s | %s | %s |\n", g.Name, g.What, g.Is, bound(g.Must), bound(g.Moonshot), g.Verdict)
+	}
+	if file == "" {
+		return nil
+	}
+	b, err := json.MarshalIndent(r, "", "  ")
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(file, append(b, '\n'), 0o666)
 }
 
 // of is the median over windows.

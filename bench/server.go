@@ -17,31 +17,38 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"golang.org/x/mod/sumdb/note"
 
 	"github.com/scittd/scittd/internal/testenv"
 )
 
-// bench is the two servers under load.
+// inFlight is how many requests either service takes at once. The default is
+// below what one client that never waits may have under way.
+const inFlight = 8192
+
+// bench is scittd on its PostgreSQL.
 type bench struct {
 	dir      string
 	url      string
+	ops      string // URL of the operations listener
 	token    string
 	key      []byte // the issuers', PKCS #8
+	key384   []byte // of the one that signs with ES384
 	postgres *testenv.Postgres
 	dsn      string
 	settings [][2]string // of PostgreSQL
 	server   *exec.Cmd
-	entries  int // registered so far; 2 of them by init
 }
 
 // start brings up PostgreSQL and scittd, in processes of their own.
 func start(ctx context.Context, o options) (_ *bench, err error) {
-	b := &bench{entries: 2}
+	b := &bench{}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, b.close())
@@ -50,7 +57,7 @@ func start(ctx context.Context, o options) (_ *bench, err error) {
 	if b.dir, err = os.MkdirTemp("", "scittd-bench-"); err != nil {
 		return nil, err
 	}
-	if b.postgres, err = testenv.Launch("shared_buffers=1GB"); err != nil {
+	if b.postgres, err = testenv.Launch("shared_buffers=1GB", "min_wal_size=1GB"); err != nil {
 		return nil, err
 	}
 	database, err := b.postgres.CreateDatabase()
@@ -59,6 +66,9 @@ func start(ctx context.Context, o options) (_ *bench, err error) {
 	}
 	b.dsn = b.postgres.DSN(database)
 	if b.settings, err = readSettings(ctx, b.dsn); err != nil {
+		return nil, err
+	}
+	if err := b.age(ctx); err != nil {
 		return nil, err
 	}
 	config, err := b.configure()
@@ -71,7 +81,8 @@ func start(ctx context.Context, o options) (_ *bench, err error) {
 	if b.token, err = command(ctx, o.scittd, "token", "create", "bench", "--scope", "publish", "--expires", "24h", "--config", config); err != nil {
 		return nil, err
 	}
-	return b, b.serve(ctx, o.scittd, config)
+	b.server, err = serve(ctx, o.scittd, config, b.url)
+	return b, err
 }
 
 // readSettings refuses a server that does not pay for durability.
@@ -98,41 +109,42 @@ func readSettings(ctx context.Context, dsn string) ([][2]string, error) {
 // configure writes keys, policy and configuration: every issuer of the corpus
 // is admitted by a pinned key, nothing is placed, nobody is slowed down.
 func (b *bench) configure() (config string, err error) {
-	issuer, err := b.newKey("issuer")
-	if err != nil {
-		return "", err
-	}
-	if b.key, err = x509.MarshalPKCS8PrivateKey(issuer); err != nil {
-		return "", err
-	}
-	if _, err := b.newKey("operator"); err != nil {
-		return "", err
+	for _, k := range []struct {
+		name  string
+		curve elliptic.Curve
+		into  *[]byte
+	}{{"issuer", elliptic.P256(), &b.key}, {"issuer384", elliptic.P384(), &b.key384}, {"operator", elliptic.P256(), new([]byte)}} {
+		if *k.into, err = b.newKey(k.name, k.curve); err != nil {
+			return "", err
+		}
 	}
 	var policy strings.Builder
 	policy.WriteString("version: 1\nprevious: null\noperators: [{key: operator.pub}]\nthreshold: 1\nsubjects: [intoto, sub]\nvisibility: public\nissuers:\n")
 	for n := range issuers {
 		fmt.Fprintf(&policy, "  - {iss: %q, key: issuer.pub}\n", issuerName(n))
 	}
-	listener, err := net.Listen("tcp", "127.0.0.1:0") // a port that was free a moment ago
-	if err != nil {
-		return "", err
+	fmt.Fprintf(&policy, "  - {iss: %q, key: issuer384.pub}\n", issuer384)
+	var addresses [2]string
+	for i := range addresses {
+		if addresses[i], err = freeAddress(); err != nil {
+			return "", err
+		}
 	}
-	address := listener.Addr().String()
-	if err := listener.Close(); err != nil {
-		return "", err
-	}
-	b.url = "http://" + address
+	b.url, b.ops = "http://"+addresses[0], "http://"+addresses[1]
 	settings := fmt.Sprintf(`url: %s
 listen: %s
+ops_listen: %s
 data: {dir: %s}
 database: {url_file: %s}
 registry: {"off": true}
 keys: {operator: %s}
-limits: {caller_rate: 0, address_rate: 0}
+limits: {caller_rate: 0, address_rate: 0, in_flight: %d}
 log: {level: error}
-`, b.url, address, filepath.Join(b.dir, "data"), filepath.Join(b.dir, "dsn"), filepath.Join(b.dir, "operator.pem"))
+`, b.url, addresses[0], addresses[1], filepath.Join(b.dir, "data"), filepath.Join(b.dir, "dsn"), filepath.Join(b.dir, "operator.pem"), inFlight)
 	config = filepath.Join(b.dir, "scittd.yaml")
-	for name, text := range map[string]string{"policy.yaml": policy.String(), "dsn": b.dsn, "scittd.yaml": settings} {
+	for name, text := range map[string]string{
+		"policy.yaml": policy.String(), "dsn": b.dsn, "scittd.yaml": settings,
+	} {
 		if err := os.WriteFile(filepath.Join(b.dir, name), []byte(text), 0o600); err != nil {
 			return "", err
 		}
@@ -140,9 +152,18 @@ log: {level: error}
 	return config, nil
 }
 
-// newKey writes name.pem and name.pub.
-func (b *bench) newKey(name string) (*ecdsa.PrivateKey, error) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+// freeAddress was free a moment ago.
+func freeAddress() (string, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	return l.Addr().String(), l.Close()
+}
+
+// newKey writes name.pem and name.pub, and returns what is in the first.
+func (b *bench) newKey(name string, curve elliptic.Curve) ([]byte, error) {
+	key, err := ecdsa.GenerateKey(curve, rand.Reader)
 	if err != nil {
 		return nil, err
 	}
@@ -162,7 +183,7 @@ func (b *bench) newKey(name string) (*ecdsa.PrivateKey, error) {
 			return nil, err
 		}
 	}
-	return key, nil
+	return private, nil
 }
 
 // command runs a command of the server's binary and returns what it prints.
@@ -177,32 +198,126 @@ func command(ctx context.Context, name string, args ...string) (string, error) {
 	return strings.TrimSpace(string(out)), nil
 }
 
-func (b *bench) serve(ctx context.Context, scittd, config string) error {
-	b.server = exec.Command(scittd, "serve", "--config", config)
-	b.server.Stderr = os.Stderr
-	if err := b.server.Start(); err != nil {
-		return err
+// serve starts scittd and waits until it takes registrations.
+func serve(ctx context.Context, scittd, config, url string) (*exec.Cmd, error) {
+	server := exec.Command(scittd, "serve", "--config", config)
+	server.Stderr = os.Stderr
+	if err := server.Start(); err != nil {
+		return nil, err
 	}
 	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(50 * time.Millisecond) {
-		resp, err := http.Get(b.url + "/readyz/write")
+		resp, err := http.Get(url + "/readyz/write")
 		if err == nil {
 			resp.Body.Close()
 			if resp.StatusCode == http.StatusOK {
-				return nil
+				return server, nil
 			}
 			err = errors.New(resp.Status)
 		}
 		if time.Now().After(deadline) || ctx.Err() != nil {
-			return fmt.Errorf("scittd is not ready: %w", err)
+			return nil, errors.Join(fmt.Errorf("scittd is not ready: %w", err), server.Process.Kill(), server.Wait())
 		}
 	}
+}
+
+// end asks a server to stop, and waits for it.
+func end(server *exec.Cmd) error {
+	return errors.Join(server.Process.Signal(syscall.SIGTERM), server.Wait())
+}
+
+// cpu is what scittd and PostgreSQL have used so far.
+func (b *bench) cpu() (used usage, err error) {
+	if used.server, err = cpu(b.server.Process.Pid); err != nil {
+		return used, err
+	}
+	postmaster, err := b.postgres.PID()
+	if err != nil {
+		return used, err
+	}
+	used.postgres, err = familyCPU(postmaster)
+	return used, err
+}
+
+// batches is how many batches scittd has committed so far.
+func (b *bench) batches() (n int, err error) {
+	resp, err := http.Get(b.ops + "/metrics")
+	if err != nil {
+		return 0, err
+	}
+	defer resp.Body.Close()
+	for lines := bufio.NewScanner(resp.Body); lines.Scan(); {
+		if value, ok := strings.CutPrefix(lines.Text(), "scittd_batches_committed_total "); ok {
+			return strconv.Atoi(value)
+		}
+	}
+	return 0, fmt.Errorf("%s/metrics shows no batches", b.ops)
+}
+
+// age gives PostgreSQL what any server has that did not start a minute ago: log
+// files of the past, to be written over. A new one makes and zeroes each file
+// first, which would cost as much CPU as a fifth of everything else it does.
+func (b *bench) age(ctx context.Context) error {
+	c, err := pgx.Connect(ctx, b.dsn)
+	if err != nil {
+		return err
+	}
+	defer c.Close(ctx)
+	const files = 64 // of 16 MiB: min_wal_size
+	for range files {
+		if _, err := c.Exec(ctx, `SELECT pg_logical_emit_message(true, 'bench', '')`); err != nil {
+			return err
+		}
+		if _, err := c.Exec(ctx, `SELECT pg_switch_wal()`); err != nil {
+			return err
+		}
+	}
+	_, err = c.Exec(ctx, `CHECKPOINT`)
+	return err
+}
+
+// delayFlushes makes each flush of PostgreSQL's log take that much longer:
+// commit_delay waits before a flush, and with commit_siblings 0 before every one.
+func (b *bench) delayFlushes(ctx context.Context, flush time.Duration) error {
+	return b.set(ctx, [2]string{"commit_siblings", "0"}, [2]string{"commit_delay", fmt.Sprint(flush.Microseconds())})
+}
+
+// set changes settings of PostgreSQL for all sessions.
+func (b *bench) set(ctx context.Context, settings ...[2]string) error {
+	c, err := pgx.Connect(ctx, b.dsn)
+	if err != nil {
+		return err
+	}
+	defer c.Close(ctx)
+	for _, s := range settings {
+		if _, err := c.Exec(ctx, `ALTER SYSTEM SET `+s[0]+` = '`+s[1]+`'`); err != nil {
+			return err
+		}
+	}
+	if _, err := c.Exec(ctx, `SELECT pg_reload_conf()`); err != nil {
+		return err
+	}
+	// Every backend reads its settings anew before its next statement, once
+	// the postmaster has passed the word on; this session is one of them.
+	for _, s := range settings {
+		for {
+			var now string
+			if err := c.QueryRow(ctx, `SELECT setting FROM pg_settings WHERE name = $1`, s[0]).Scan(&now); err != nil {
+				return err
+			}
+			if now == s[1] {
+				break
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+	}
+	return nil
 }
 
 // close ends both servers and removes everything.
 func (b *bench) close() error {
 	var err error
-	if b.server != nil && b.server.Process != nil {
-		err = errors.Join(b.server.Process.Signal(syscall.SIGTERM), b.server.Wait())
+	if b.server != nil {
+		err = end(b.server)
 	}
 	if b.postgres != nil {
 		err = errors.Join(err, b.postgres.Close())
@@ -210,134 +325,60 @@ func (b *bench) close() error {
 	return errors.Join(err, os.RemoveAll(b.dir))
 }
 
-// window is one measurement.
-type window struct {
-	outcome
-	count            int
-	server, postgres time.Duration // CPU used meanwhile
-	fdatasync        time.Duration // just before, with nothing else going on
+// peerProcess is Tessera, beside it.
+type peerProcess struct {
+	cmd      *exec.Cmd
+	in       io.Closer
+	url      string
+	verifier string // note key
 }
 
-func (w window) rate() float64 { return float64(w.count) / w.Elapsed.Seconds() }
-func (w window) perEntry(d time.Duration) time.Duration {
-	return d / time.Duration(w.count)
-}
-
-// syncs is p50 in fdatasyncs.
-func (w window) syncs() float64 { return float64(w.P50) / float64(w.fdatasync) }
-
-// verifyShare is how much of what a registration costs is one hot verification.
-func (w window) verifyShare() float64 {
-	return float64(w.Verify) / float64(w.perEntry(w.server+w.postgres))
-}
-
-// load registers count new statements with so many clients, each alone or bulk
-// to a request, from a process of its own.
-func (b *bench) load(ctx context.Context, clients, bulk, count int) (w window, err error) {
+// startPeer runs the peer in a process of its own, under the policy of scittd.
+func (b *bench) startPeer(batchAge time.Duration) (_ *peerProcess, err error) {
 	self, err := os.Executable()
 	if err != nil {
-		return w, err
+		return nil, err
 	}
-	cmd := exec.CommandContext(ctx, self, "load")
-	cmd.Stderr = os.Stderr
-	in, err := cmd.StdinPipe()
+	p := &peerProcess{}
+	signer, verifier, err := note.GenerateKey(rand.Reader, "peer.example/log")
 	if err != nil {
-		return w, err
+		return nil, err
 	}
-	outPipe, err := cmd.StdoutPipe()
+	address, err := freeAddress()
 	if err != nil {
-		return w, err
+		return nil, err
 	}
-	if err := cmd.Start(); err != nil {
-		return w, err
-	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, in.Close(), cmd.Wait())
-		}
-	}()
-	out := bufio.NewReader(outPipe)
-	o := order{URL: b.url, Token: b.token, Key: b.key, First: b.entries, Count: count, Clients: clients, Bulk: bulk}
-	if err := json.NewEncoder(in).Encode(o); err != nil {
-		return w, err
-	}
-	if _, err := out.ReadString('\n'); err != nil { // the corpus is signed
-		return w, fmt.Errorf("load generator: %w", err)
-	}
-	w.count = count
-	if w.fdatasync, err = fdatasync(b.postgres.Dir()); err != nil {
-		return w, err
-	}
-	before, err := b.cpu()
+	p.url, p.verifier = "http://"+address, verifier
+	p.cmd = exec.Command(self, "peer")
+	p.cmd.Stderr = os.Stderr
+	in, err := p.cmd.StdinPipe()
 	if err != nil {
-		return w, err
+		return nil, err
 	}
-	if _, err := io.WriteString(in, "go\n"); err != nil {
-		return w, err
-	}
-	if err := json.NewDecoder(out).Decode(&w.outcome); err != nil {
-		return w, fmt.Errorf("load generator: %w", err)
-	}
-	after, err := b.cpu()
+	p.in = in
+	out, err := p.cmd.StdoutPipe()
 	if err != nil {
-		return w, err
+		return nil, err
 	}
-	w.server, w.postgres = after[0]-before[0], after[1]-before[1]
-	b.entries += count
-	return w, cmd.Wait()
+	if err := p.cmd.Start(); err != nil {
+		return nil, err
+	}
+	err = json.NewEncoder(in).Encode(peerOrder{
+		Dir: filepath.Join(b.dir, "peer"), Address: address, Policy: filepath.Join(b.dir, "policy.yaml"), Token: b.token,
+		Signer: signer, BatchAge: batchAge, InFlight: inFlight,
+	})
+	if err == nil {
+		_, err = bufio.NewReader(out).ReadString('\n')
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("peer: %w", err), p.close())
+	}
+	return p, nil
 }
 
-// loadSlowly is load with one client, each flush of PostgreSQL's log taking
-// that much longer: commit_delay waits before a flush, and with
-// commit_siblings 0 before every one.
-func (b *bench) loadSlowly(ctx context.Context, flush time.Duration, count int) (w window, err error) {
-	if err := b.delayFlushes(ctx, flush); err != nil {
-		return w, err
-	}
-	defer func() { err = errors.Join(err, b.delayFlushes(ctx, 0)) }()
-	w, err = b.load(ctx, 1, 0, count)
-	w.fdatasync += flush
-	return w, err
-}
-
-func (b *bench) delayFlushes(ctx context.Context, flush time.Duration) error {
-	c, err := pgx.Connect(ctx, b.dsn)
-	if err != nil {
-		return err
-	}
-	defer c.Close(ctx)
-	for _, sql := range []string{
-		fmt.Sprintf(`ALTER SYSTEM SET commit_delay = %d`, flush.Microseconds()),
-		`ALTER SYSTEM SET commit_siblings = 0`,
-		`SELECT pg_reload_conf()`,
-	} {
-		if _, err := c.Exec(ctx, sql); err != nil {
-			return err
-		}
-	}
-	// Every backend reads its settings anew before its next statement, once
-	// the postmaster has passed the word on; this session is one of them.
-	for {
-		var now string
-		if err := c.QueryRow(ctx, `SELECT setting FROM pg_settings WHERE name = 'commit_delay'`).Scan(&now); err != nil {
-			return err
-		}
-		if now == fmt.Sprint(flush.Microseconds()) {
-			return nil
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
-}
-
-// cpu is what scittd and PostgreSQL have used so far.
-func (b *bench) cpu() (used [2]time.Duration, err error) {
-	if used[0], err = cpu(b.server.Process.Pid); err != nil {
-		return used, err
-	}
-	postmaster, err := b.postgres.PID()
-	if err != nil {
-		return used, err
-	}
-	used[1], err = familyCPU(postmaster)
+func (p *peerProcess) cpu() (used usage, err error) {
+	used.server, err = cpu(p.cmd.Process.Pid)
 	return used, err
 }
+
+func (p *peerProcess) close() error { return errors.Join(p.in.Close(), p.cmd.Wait()) }
