@@ -10,6 +10,7 @@ import (
 	"runtime/debug"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/go-chi/chi/v5"
@@ -105,6 +106,8 @@ type API struct {
 	inFlight  chan struct{}       // one element per request being served; nil: unbounded
 	batches   chan struct{}       // the same for batches alone, half as many
 	batchRoom *semaphore.Weighted // in bytes, for the items of batches that are being registered
+	crowd     atomic.Int64        // bytes of batches that wait for it
+	away      away
 	crew      crew
 }
 
@@ -146,6 +149,7 @@ func New(c Config) *API {
 		a.batches = make(chan struct{}, max(1, c.Limits.InFlight/2))
 	}
 	a.crew = make(crew)
+	a.away.bodies = a.turnedAwayWith()
 	a.router = a.routes()
 	return a
 }

@@ -26,6 +26,11 @@ const (
 	// who sends one statement, for others.
 	batchRoom = 32 << 20
 	leastRoom = batchRoom / 512
+
+	// maxCrowd is how many bytes of batches may wait for room before others are
+	// turned away: they take turns, one statement each, so that the last to come
+	// waits for all of them. Who only sends slowly is not in the crowd.
+	maxCrowd = 8 << 20
 )
 
 // registerBatch registers each Signed Statement of a CBOR sequence, as if it
@@ -45,9 +50,13 @@ func (a *API) registerBatch(w http.ResponseWriter, r *http.Request, c Caller) er
 	if r.ContentLength > maxBatchSize {
 		return batchTooLarge(fmt.Sprintf("%d bytes", maxBatchSize))
 	}
+	crowded := &fault{code: "overloaded", detail: "As many batches as the service takes at once are under way."}
+	if a.crowd.Load() >= maxCrowd {
+		return crowded
+	}
 	leave, ok := enter(a.batches)
 	if !ok {
-		return &fault{code: "overloaded", detail: "As many batches as the service takes at once are under way."}
+		return crowded
 	}
 	defer leave()
 
@@ -117,6 +126,10 @@ func (a *API) registerItems(w http.ResponseWriter, r *http.Request, c Caller) (i
 	// Waiting for room is a part of reading: the client is held up by it alike.
 	reading, stop := context.WithTimeout(r.Context(), bulk.read)
 	defer stop()
+	whole := r.ContentLength
+	if whole < 0 {
+		whole = maxBatchSize // it may be
+	}
 	var working sync.WaitGroup
 	sequence := detcbor.NewSequence(http.MaxBytesReader(w, r.Body, maxBatchSize), int(a.Limits.Statement))
 	for {
@@ -145,7 +158,7 @@ func (a *API) registerItems(w http.ResponseWriter, r *http.Request, c Caller) (i
 			continue
 		}
 		weight := max(leastRoom, int64(len(body)))
-		if a.batchRoom.Acquire(reading, weight) != nil {
+		if !a.batchRoom.TryAcquire(weight) && a.wait(reading, weight, whole) != nil {
 			item.fault, ended = &fault{code: "overloaded"}, true
 			break
 		}
@@ -161,6 +174,13 @@ func (a *API) registerItems(w http.ResponseWriter, r *http.Request, c Caller) (i
 	bulk.set(w)
 	working.Wait()
 	return items, ended
+}
+
+// wait waits in the crowd for room, with a batch of so many bytes.
+func (a *API) wait(ctx context.Context, weight, whole int64) error {
+	a.crowd.Add(whole)
+	defer a.crowd.Add(-whole)
+	return a.batchRoom.Acquire(ctx, weight)
 }
 
 // registerItem registers one item. A panic is its own fault, as anywhere else.

@@ -10,6 +10,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -527,6 +528,39 @@ func TestBatchesLeaveHalfOfTheServiceToOthers(t *testing.T) {
 	waiting.Wait()
 }
 
+// Two batches fill the room, and a third waits for it: the fourth is told so at
+// once, and is let in when they are through.
+func TestABatchIsTurnedAwayWhileACrowdWaitsForRoom(t *testing.T) {
+	const whole = 1 << 20
+	item := append(detcbor.AppendHead(nil, detcbor.KindBytes, whole-5), make([]byte, whole-5)...)
+	leave := make(chan struct{})
+	s := open(t, func(_ context.Context, body []byte, _, _ string, _ ledger.Scope) (ledger.Registered, error) {
+		<-leave
+		return ledger.Registered{Entry: ledger.Entry{ID: idOf(body)}, Receipt: []byte("receipt"), New: true}, nil
+	})
+	var senders sync.WaitGroup
+	for range 3 {
+		senders.Go(func() {
+			if got := s.items(s.batchBody(bytes.NewReader(bytes.Repeat(item, 16)))); len(got) != 16 || got[15].status != 201 {
+				t.Errorf("a batch that was let in: %v", outcomes(got))
+			}
+		})
+	}
+	for api.Crowd(s.api) == 0 {
+		runtime.Gosched()
+	}
+	a := s.batch([][]byte{text("late")})
+	a.refused(t, 503, "overloaded")
+	if a.header.Get("Retry-After") == "" {
+		t.Error("503 without Retry-After")
+	}
+	close(leave)
+	senders.Wait()
+	if a := s.batch([][]byte{text("late")}); a.status != 200 {
+		t.Errorf("once there is room: %d", a.status)
+	}
+}
+
 func TestEachItemOfABatchCountsAgainstItsCallersRate(t *testing.T) {
 	w, store := newWatch(), &tokenStore{}
 	publisher := store.add(w, "p", "publish")
@@ -616,7 +650,10 @@ func TestFailuresOfOursInABatchStayInsideAndSayWhenToRetry(t *testing.T) {
 	if body := string(a.body); strings.Contains(body, "lever") || strings.Contains(body, "disk") {
 		t.Errorf("an internal error shows: %q", body)
 	}
-	for _, n := range []int{1, 2, 3, 4} {
+	if items[2].problem.TraceID != "" {
+		t.Error("no room is a failure")
+	}
+	for _, n := range []int{1, 3, 4} {
 		if id := items[n].problem.TraceID; id == "" || !strings.Contains(log.String(), "trace="+id) {
 			t.Errorf("item %d: trace %q does not lead to the log", n, id)
 		}

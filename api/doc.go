@@ -17,8 +17,9 @@
 //     a trace id, and the log has the rest under it.
 //   - Every lookup carries the caller's scope, and a private entry answers byte
 //     for byte as an unknown one to those who may not see it.
-//   - Bodies, headers, queries and waiting are bounded; who is over a rate is
-//     told when to come back. A batch of n statements counts as n requests of
+//   - Bodies, headers, queries and waiting are bounded; who is over a rate, and
+//     who comes while as many are served as may be, is told when to come back,
+//     before a body is read. A batch of n statements counts as n requests of
 //     its caller: it is never broken off for that, but what it takes beyond the
 //     rate is paid off before the next request is let in.
 //

@@ -13,6 +13,9 @@ func Fail(a *API, w http.ResponseWriter, r *http.Request, code string) {
 	a.fail(w, r, &fault{code: code})
 }
 
+// Crowd is how many bytes of batches wait for room.
+func Crowd(a *API) int64 { return a.crowd.Load() }
+
 // ParseTile says which tile path names, and at what width; for fuzzing.
 func ParseTile(path string) (id ledger.TileID, entries bool, width int, err error) {
 	t, err := parseTile(path)

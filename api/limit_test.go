@@ -97,6 +97,40 @@ func TestAddressComesFromConfiguredProxiesAlone(t *testing.T) {
 	}
 }
 
+// Past capacity most answers say so: whoever asks for what, the log of it is one
+// line a second.
+func TestTurningAwayIsOneLineASecond(t *testing.T) {
+	var log lines
+	clock := newWatch()
+	inside, leave := make(chan struct{}), make(chan struct{})
+	s := serve(t, api.Config{
+		Ledger: &fixedLedger{receipt: []byte("r")}, OpenWrites: true, Limits: api.Limits{InFlight: 1}, Log: log.logger(), Clock: clock.now,
+		Registrar: registering(func(context.Context, []byte, string, string, ledger.Scope) (ledger.Registered, error) {
+			close(inside)
+			<-leave
+			return ledger.Registered{}, nil
+		}),
+	})
+	var waiting sync.WaitGroup
+	waiting.Go(func() { s.register([]byte("first")) })
+	<-inside
+	for range 2 {
+		for range 50 {
+			for _, a := range []answer{s.register([]byte("more")), s.get(somePath), s.get("/v1/entries")} {
+				if p := a.refused(t, 503, "overloaded"); p.TraceID != "" || p.Detail == "" || a.header.Get("Retry-After") != "1" {
+					t.Fatalf("turned away with %+v, Retry-After %q", p, a.header.Get("Retry-After"))
+				}
+			}
+		}
+		clock.pass(time.Second)
+	}
+	close(leave)
+	waiting.Wait()
+	if n := strings.Count(log.String(), "msg=overloaded"); n != 2 || !strings.Contains(log.String(), "turnedAwaySinceStart=151") {
+		t.Errorf("two seconds of it are %d lines:\n%s", n, log.String())
+	}
+}
+
 func TestRequestsInFlightAreBounded(t *testing.T) {
 	const limit = 3
 	inside, leave := make(chan struct{}, limit), make(chan struct{})

@@ -41,6 +41,9 @@ func (a *API) checkpoint(w http.ResponseWriter, r *http.Request) error {
 		return &fault{code: "not-cosigned"}
 	}
 	w.Header().Set("Cache-Control", "max-age=5")
+	if newest { // under the other's path
+		w.Header().Set("Cache-Control", fresh(Caller{}))
+	}
 	send(w, http.StatusOK, noteType, note)
 	return nil
 }
@@ -137,7 +140,9 @@ func (a *API) heads(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// consistency proves that the log has only grown between two signed heads.
+// consistency proves that the log has only grown between two signed heads. The
+// answer never changes, but its query is all that tells it from others: a cache
+// that ignores queries must ask again.
 func (a *API) consistency(w http.ResponseWriter, r *http.Request) error {
 	var from, to uint64
 	err := parseNumbers(r.URL.RawQuery,
@@ -159,9 +164,10 @@ func (a *API) consistency(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	w.Header().Set("Vary", "Accept")
+	w.Header().Set("Cache-Control", fresh(Caller{}))
 	tag := fmt.Sprintf("%d-%d", from, to)
 	if prefersJSON(r) {
-		sendImmutable(w, r, Caller{}, jsonType, tag+"-json", marshalJSON(apitype.Consistency{
+		sendTagged(w, r, jsonType, tag+"-json", marshalJSON(apitype.Consistency{
 			From: from, To: to, FromRoot: c.From.Root[:], ToRoot: c.To.Root[:], Hashes: c.Path,
 		}))
 		return nil
@@ -170,7 +176,7 @@ func (a *API) consistency(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	sendImmutable(w, r, Caller{}, receiptTypeFor(r), tag, receipt)
+	sendTagged(w, r, receiptTypeFor(r), tag, receipt)
 	return nil
 }
 
@@ -193,8 +199,7 @@ func (a *API) inclusion(w http.ResponseWriter, r *http.Request, c Caller) error 
 	if err := parseNumbers(r.URL.RawQuery, parameter{name: "size", value: &size, min: 1}); err != nil {
 		return err
 	}
-	newest := size == 0
-	if newest {
+	if size == 0 {
 		head, err := a.Ledger.Head(r.Context())
 		if err != nil {
 			return err
@@ -206,12 +211,8 @@ func (a *API) inclusion(w http.ResponseWriter, r *http.Request, c Caller) error 
 		return err
 	}
 	w.Header().Set("Vary", "Accept")
-	if newest {
-		w.Header().Set("Cache-Control", fresh(c))
-		send(w, http.StatusOK, receiptTypeFor(r), receipt)
-		return nil
-	}
-	sendImmutable(w, r, c, receiptTypeFor(r), fmt.Sprintf("%s-%d", id, size), receipt)
+	w.Header().Set("Cache-Control", fresh(c)) // for the query, as above
+	sendTagged(w, r, receiptTypeFor(r), fmt.Sprintf("%s-%d", id, size), receipt)
 	return nil
 }
 

@@ -65,7 +65,7 @@ var problems = []Problem{
 	{"key-unavailable", 503, "Key Unavailable", time.Minute, "The key that signs receipts does not answer."},
 	{"read-only", 503, "Read Only", 5 * time.Second, "This replica reads the log and has no key to sign with: replicas that write register statements and sign checkpoints."},
 	{"not-cosigned", 503, "Not Cosigned", 5 * time.Second, "No checkpoint has its quorum of witnesses yet. /log/checkpoint?fresh shows the newest one without."},
-	{"log-damaged", 503, "Log Damaged", time.Minute, "The service found its log damaged, or not what it was. It registers nothing until its operator has repaired that; what was registered can be read and verified."},
+	{"log-damaged", 503, "Log Damaged", time.Minute, "The service found its log damaged, or not what it was. It registers nothing until its operator has repaired that, and shows nothing that does not lead to what it signed."},
 	{"clock-untrusted", 503, "Clock Untrusted", time.Minute, "The service's clocks disagree; it signs nothing until they agree again."},
 }
 
@@ -179,6 +179,7 @@ var mapping = []struct {
 	{statement.ErrMalformed, "malformed-request", true},
 
 	{ledger.ErrHalted, "log-damaged", false}, // before whatever it was that was found
+	{ledger.ErrCorrupt, "log-damaged", false},
 	{ledger.ErrNotFound, "not-found", false},
 	{ledger.ErrDigest, "digest-mismatch", false},
 	{ledger.ErrTooLarge, "too-large", false},

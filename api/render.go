@@ -5,14 +5,17 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"log/slog"
 	"net/http"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/scittd/scittd/api/apitype"
 	"github.com/scittd/scittd/internal/detcbor"
+	"github.com/scittd/scittd/ledger"
 )
 
 const (
@@ -51,7 +54,7 @@ func shapeOf(r *http.Request) shape {
 // fail answers r with the problem of err.
 func (a *API) fail(w http.ResponseWriter, r *http.Request, err error) {
 	f := a.faultFor(r, err)
-	p, doc := problem(f.code), a.document(r, f)
+	p := problem(f.code)
 	h := w.Header()
 	h.Set("Cache-Control", "no-store")
 	if after := f.retry(); after > 0 {
@@ -65,14 +68,62 @@ func (a *API) fail(w http.ResponseWriter, r *http.Request, err error) {
 	case http.StatusRequestEntityTooLarge, http.StatusRequestTimeout:
 		h.Set("Connection", "close") // rather than read the rest of the body
 	}
-	switch shapeOf(r) {
+	form := shapeOf(r)
+	if f.turnsAway() && f.detail == "" {
+		a.turnedAway()
+		send(w, p.Status, form.mediaType(), a.away.bodies[form])
+		return
+	}
+	send(w, p.Status, form.mediaType(), form.write(a.document(r, f)))
+}
+
+func (s shape) mediaType() string {
+	if s == cborShape {
+		return concise
+	}
+	return problemJSON
+}
+
+// write is doc as the problems of such paths are written.
+func (s shape) write(doc apitype.Problem) []byte {
+	switch s {
 	case registryShape:
-		doc.Errors = []apitype.RegistryError{{Code: registryCode(p), Message: doc.Title, Detail: doc.Detail}}
+		doc.Errors = []apitype.RegistryError{{Code: registryCode(problem(doc.Code)), Message: doc.Title, Detail: doc.Detail}}
 		fallthrough
 	case jsonShape:
-		send(w, p.Status, problemJSON, marshalJSON(doc))
-	default:
-		send(w, p.Status, concise, conciseProblem(doc))
+		return marshalJSON(doc)
+	}
+	return conciseProblem(doc)
+}
+
+// away is what those are told for whom there is no room. Past capacity that is
+// most of all answers, so it has to cost little: no trace, no line in the log of
+// its own, and bytes that are made once.
+type away struct {
+	bodies map[shape][]byte
+	count  atomic.Int64
+	said   atomic.Int64 // when the log was told of the count, Unix seconds
+}
+
+// turnsAway: f says only that there is no room, which is a decision.
+func (f *fault) turnsAway() bool {
+	return f.code == "overloaded" && (f.cause == nil || errors.Is(f.cause, ledger.ErrOverloaded))
+}
+
+// turnedAwayWith makes the answers that turn away.
+func (a *API) turnedAwayWith() map[shape][]byte {
+	bodies := map[shape][]byte{}
+	for _, s := range []shape{cborShape, jsonShape, registryShape} {
+		bodies[s] = s.write(a.describe(&fault{code: "overloaded"}))
+	}
+	return bodies
+}
+
+// turnedAway counts, and tells the log once a second.
+func (a *API) turnedAway() {
+	n, now := a.away.count.Add(1), a.Clock().Unix()
+	if said := a.away.said.Load(); said != now && a.away.said.CompareAndSwap(said, now) {
+		a.log.Warn("overloaded", "turnedAwaySinceStart", n)
 	}
 }
 
@@ -84,8 +135,21 @@ func (a *API) faultFor(r *http.Request, err error) *fault {
 	return faultOf(err)
 }
 
-// document is the problem of f, in full. A failure of ours is logged by it.
+// document is the problem of f, in full. A failure of ours is logged by it, and
+// who is turned away is counted.
 func (a *API) document(r *http.Request, f *fault) apitype.Problem {
+	doc := a.describe(f)
+	// Only failures of ours carry a trace id: two answers of 404 must not differ.
+	switch p := problem(f.code); {
+	case f.turnsAway():
+		a.turnedAway()
+	case p.Status >= http.StatusInternalServerError:
+		doc.TraceID = a.trace(r, p, f)
+	}
+	return doc
+}
+
+func (a *API) describe(f *fault) apitype.Problem {
 	p := problem(f.code)
 	doc := apitype.Problem{
 		Type: a.base + "/problems/" + p.Code, Title: p.Title, Status: p.Status, Code: p.Code,
@@ -95,10 +159,6 @@ func (a *API) document(r *http.Request, f *fault) apitype.Problem {
 		doc.Detail = p.About
 	}
 	doc.Detail, doc.Hint = bounded(doc.Detail), bounded(doc.Hint)
-	// Only failures of ours carry a trace id: two answers of 404 must not differ.
-	if p.Status >= http.StatusInternalServerError {
-		doc.TraceID = a.trace(r, p, f)
-	}
 	return doc
 }
 

@@ -319,7 +319,12 @@ func sendImmutable(w http.ResponseWriter, r *http.Request, c Caller, contentType
 	if c.Scope() != ledger.Public {
 		h.Set("Cache-Control", "private, "+immutable)
 	}
-	h.Set("ETag", `"`+tag+`"`)
+	sendTagged(w, r, contentType, tag, body)
+}
+
+// sendTagged answers unless the client has what tag names.
+func sendTagged(w http.ResponseWriter, r *http.Request, contentType, tag string, body []byte) {
+	w.Header().Set("ETag", `"`+tag+`"`)
 	if matches(r.Header, tag) {
 		w.WriteHeader(http.StatusNotModified)
 		return

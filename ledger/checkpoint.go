@@ -136,6 +136,9 @@ func (l *Ledger) nextCheckpoint(ctx context.Context, last *checkpoint) (*checkpo
 	if err != nil {
 		return nil, err
 	}
+	if err := l.remember(ctx, h); err != nil {
+		return nil, fmt.Errorf("remember the head of size %d: %w", h.Size, err)
+	}
 	signed, err := l.checkpoints.sign(h)
 	if err != nil {
 		return nil, fmt.Errorf("%w: sign a checkpoint of size %d: %w", ErrUnavailable, h.Size, err)

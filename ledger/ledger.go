@@ -59,10 +59,10 @@ type Options struct {
 	Log *slog.Logger
 	// Queue is how many submissions may wait; 0: 4096.
 	Queue int
-	// Remember is told of every head that is known to be committed, in order of
-	// size and also of those of other processes, before anything is answered
-	// under it. An error keeps the answers back, and it is told again; nil:
-	// nobody is.
+	// Remember is told of every head that is known to be committed, also of
+	// those of other processes, before a registration is answered or a checkpoint
+	// made under it; of a smaller one perhaps after a larger one. An error keeps
+	// both back, and it is told again; nil: nobody is.
 	Remember func(context.Context, Head) error
 }
 
@@ -87,6 +87,7 @@ type Ledger struct {
 	counts  counts
 	halt    halt
 
+	remember    func(context.Context, Head) error
 	checkpoints *checkpoints // nil: without the key
 }
 
@@ -111,9 +112,13 @@ func Open(ctx context.Context, s Store, o Options) (*Ledger, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
+	if o.Remember == nil {
+		o.Remember = func(context.Context, Head) error { return nil }
+	}
 	l := &Ledger{
 		store: s, issuer: o.Issuer, clocks: newClocks(s.Now, o),
 		prover: newProver(s), heads: lru[headKey, struct{}]{limit: cachedHeads}, done: make(chan struct{}),
+		remember: o.Remember,
 	}
 	if o.Checkpoint != nil {
 		if l.checkpoints, err = newCheckpoints(o, st, l.clocks.steady); err != nil {
@@ -130,9 +135,6 @@ func Open(ctx context.Context, s Store, o Options) (*Ledger, error) {
 		store: s, issuer: o.Issuer, registry: o.Registry, clocks: l.clocks, queue: l.queue,
 		log: o.Log, done: l.done, state: st, edge: edge, turns: 1, current: &l.current, counts: &l.counts,
 		halt: &l.halt, remember: o.Remember,
-	}
-	if q.remember == nil {
-		q.remember = func(context.Context, Head) error { return nil }
 	}
 	go q.run()
 	return l, nil

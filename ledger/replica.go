@@ -2,6 +2,7 @@ package ledger
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/scittd/scittd/statement"
@@ -32,11 +33,19 @@ func (l *Ledger) Stats() Stats {
 // its entries say about the log itself: the policy in force, the keys. A process
 // that commits learns of it anyhow; one that only reads, or has nothing to do,
 // calls this now and then: it is one read, and little more when there is news.
-// An error leaves all as it was.
+// An error leaves all as it was. ErrCorrupt: the log has gone back behind what
+// this process has seen of it.
 func (l *Ledger) Refresh(ctx context.Context) error {
+	known := l.current.Load().head
 	h, err := l.store.Head(ctx)
+	if errors.Is(err, ErrEmpty) {
+		h, err = Head{}, nil
+	}
 	if err != nil {
 		return err
+	}
+	if h.Size < known.Size || h.Size == known.Size && h.Root != known.Root {
+		return moved(known, h)
 	}
 	return l.see(ctx, h)
 }

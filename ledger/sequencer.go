@@ -100,9 +100,11 @@ func (q *sequencer) sequence(batch []*waiting) {
 			q.log.Error("commit round failed", "waiting", len(left), "try", faults, "err", err)
 		}
 		if errors.Is(err, ErrUnfit) && len(left) > 1 {
-			// One of them is to blame, and must not take its neighbours along.
-			q.sequence(left[:len(left)/2])
-			q.sequence(left[len(left)/2:])
+			// One of them is to blame, and must not take its neighbours along. What
+			// joins the first half must not be written over the second.
+			half := len(left) / 2
+			q.sequence(left[:half:half])
+			q.sequence(left[half:])
 			return
 		}
 		if errors.Is(err, ErrUnfit) || errors.Is(err, ErrClock) || errors.Is(err, ErrHalted) || faults == maxFaults || conflicts == maxConflicts {

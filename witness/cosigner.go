@@ -26,7 +26,7 @@ const (
 
 // CosignerOptions are settings of NewCosigner; zero values take the default.
 type CosignerOptions struct {
-	Every   time.Duration    // how often to look for a newer checkpoint; 1 s
+	Every   time.Duration    // about how often to look for a newer checkpoint; 1 s
 	Timeout time.Duration    // for all that one cosignature takes; 10 s
 	Refresh time.Duration    // how old the cosignatures of an idle log may become; 10 min
 	File    string           // keeps the newest cosigned checkpoint across restarts; "": nothing does
@@ -74,9 +74,10 @@ type cosigned struct {
 // candidate is a checkpoint that collects cosignatures.
 type candidate struct {
 	checkpoint
-	begun   time.Time
-	pending int                 // requests under way
-	lines   map[*Witness]string // verified cosignatures
+	begun     time.Time
+	pending   int                 // requests under way
+	lines     map[*Witness]string // verified cosignatures
+	overtaken bool                // by one that another replica had cosigned
 }
 
 func (c *candidate) has(w *Witness) bool { return c.lines[w] != "" }
@@ -188,15 +189,16 @@ func (c *Cosigner) Status() Status {
 // Run works until ctx ends, then waits for the requests under way, which end
 // with it.
 func (c *Cosigner) Run(ctx context.Context) {
-	tick := time.NewTicker(c.o.Every)
+	tick := time.NewTimer(0)
 	defer tick.Stop()
-	c.ask(ctx)
 	for {
 		select {
 		case r := <-c.answers:
 			c.take(r)
 		case <-tick.C:
 			c.ask(ctx)
+			// In step with each other, one replica would overtake another for ever.
+			tick.Reset(c.o.Every/2 + rand.N(c.o.Every))
 		case <-ctx.Done():
 			for c.underWay() {
 				r := <-c.answers
@@ -270,10 +272,10 @@ func (c *Cosigner) follow(ctx context.Context) {
 }
 
 // judge says once that checkpoints go without their quorum, and once that they
-// have it again.
+// have it again. Where replicas overtake each other, one of them has it.
 func (c *Cosigner) judge(last *candidate) {
 	lacks := !c.policy.quorum.met(last.has)
-	if lacks == c.lacking {
+	if lacks == c.lacking || lacks && last.overtaken {
 		return
 	}
 	c.lacking = lacks
@@ -289,6 +291,11 @@ func (c *Cosigner) judge(last *candidate) {
 func (c *Cosigner) take(r reply) {
 	r.from.busy = false
 	r.to.pending--
+	if errors.Is(r.err, errOvertaken) {
+		r.to.overtaken = true
+		r.from.failures, r.from.next = 0, time.Time{}
+		return // the next checkpoint may come first
+	}
 	if r.err != nil {
 		c.put(r.from, r.err)
 		return

@@ -309,6 +309,46 @@ func TestReplicaThatLagsIsNotTakenForARollback(t *testing.T) {
 	}
 }
 
+// slow is a replica whose checkpoint is older than what it could prove.
+type slow struct {
+	*witnesstest.Log
+	checkpoint []byte
+}
+
+func (l slow) Checkpoint(context.Context) ([]byte, error) { return l.checkpoint, nil }
+
+func TestReplicaThatIsOvertakenAgainAndAgainRaisesNoAlarm(t *testing.T) {
+	w := newWorld(t, 1, 1)
+	w.round()
+	other := w.cosigner
+	late := slow{Log: w.log}
+	var lines bytes.Buffer
+	overtaken, err := witness.NewCosigner(&late, w.log.Verifier, w.policy, witness.CosignerOptions{
+		Clock: func() time.Time { return w.now }, Log: slog.New(slog.NewTextHandler(&lines, nil)),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 5 {
+		w.log.Grow(1, "main")
+		if late.checkpoint, err = w.log.Checkpoint(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		w.log.Grow(1, "main")
+		other.Round(t.Context())
+		overtaken.Round(t.Context())
+		w.now = w.now.Add(time.Second)
+	}
+	if lines.Len() > 0 {
+		t.Errorf("reported:\n%s", lines.String())
+	}
+	late.checkpoint, err = w.log.Checkpoint(t.Context())
+	overtaken.Round(t.Context())
+	if s := overtaken.Status(); err != nil || s.Size != 20 || s.Witnesses[0].State != witness.Cosigns {
+		t.Errorf("once it comes first: %+v, %v; want its checkpoint of size 20 cosigned", s, err)
+	}
+}
+
 func TestTwoReplicasShareTheirWitnesses(t *testing.T) {
 	w := newWorld(t, 2, 3)
 	one := w.cosigner

@@ -49,9 +49,9 @@ import (
 // does not continue.
 var ErrFork = errors.New("the checkpoint does not continue what the witness has cosigned")
 
-// AheadError: the witness has cosigned a larger tree than it was shown. Another
-// replica may be ahead; a log whose newest checkpoint is smaller was rolled
-// back.
+// AheadError: the witness has cosigned a larger tree than it was shown, and the
+// log does not prove that it grew to that size. Another replica may be ahead; a
+// log whose newest checkpoint is smaller was rolled back.
 type AheadError struct {
 	Size uint64 // that the witness remembers
 }
@@ -59,6 +59,10 @@ type AheadError struct {
 func (e *AheadError) Error() string {
 	return fmt.Sprintf("the witness has already cosigned this log at size %d", e.Size)
 }
+
+// errOvertaken: another replica has shown the witness a newer checkpoint of the
+// same log in the meantime.
+var errOvertaken = errors.New("a newer checkpoint of this log was cosigned first")
 
 // Log is what witnesses are told about.
 type Log interface {
@@ -160,6 +164,9 @@ func (w *Witness) cosign(ctx context.Context, l Log, signed []byte) (string, err
 	old := w.size.Load()
 	for range maxAttempts {
 		if old > cp.size {
+			if _, err := l.Consistency(ctx, cp.size, old); err == nil {
+				return "", errOvertaken
+			}
 			return "", &AheadError{old}
 		}
 		var proof [][]byte // SPEC: it MUST be empty if the old size is zero

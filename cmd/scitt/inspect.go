@@ -189,7 +189,8 @@ type receiptInfo struct {
 	IssuedAt   time.Time `json:"issuedAt,omitzero"`
 	TreeSize   uint64    `json:"treeSize,omitempty"`
 	LeafIndex  uint64    `json:"leafIndex,omitempty"`
-	Path       int       `json:"path,omitempty"` // hashes in the inclusion path
+	FromSize   uint64    `json:"fromSize,omitempty"` // of a consistency receipt
+	Path       int       `json:"path,omitempty"`     // hashes
 	Unreadable string    `json:"unreadable,omitempty"`
 }
 
@@ -197,6 +198,8 @@ func inspectedReceipt(r *receipts.Receipt) receiptInfo {
 	info := receiptInfo{Service: r.Issuer, Log: r.Subject, Algorithm: r.Alg.String(), KeyID: kidText(r.KeyID), IssuedAt: r.IssuedAt}
 	if len(r.Proofs) > 0 {
 		info.TreeSize, info.LeafIndex, info.Path = r.Proofs[0].TreeSize, r.Proofs[0].LeafIndex, len(r.Proofs[0].Path)
+	} else if len(r.Consistency) > 0 {
+		info.FromSize, info.TreeSize, info.Path = r.Consistency[0].From, r.Consistency[0].To, len(r.Consistency[0].Path)
 	}
 	return info
 }
@@ -212,5 +215,9 @@ func (i receiptInfo) text(w io.Writer, indent string) {
 	row("log", i.Log)
 	row("signature", fmt.Sprintf("%s  kid %s", i.Algorithm, i.KeyID))
 	row("registered", stamp(i.IssuedAt))
+	if i.FromSize > 0 {
+		row("proof", fmt.Sprintf("growth from tree %d to tree %d, %d hashes", i.FromSize, i.TreeSize, i.Path))
+		return
+	}
 	row("proof", fmt.Sprintf("leaf %d, tree %d, %d hashes", i.LeafIndex, i.TreeSize, i.Path))
 }

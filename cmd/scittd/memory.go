@@ -39,6 +39,8 @@ type outside struct {
 	others []memory.Memory
 	guard  *memory.Guard
 	log    *slog.Logger
+
+	checked bool // the log is what was remembered; set before anything is served
 }
 
 // openOutside prepares the configured memories, and asks none yet.
@@ -106,6 +108,9 @@ func (o *outside) veto(why error) {
 // check holds an open log against what is remembered, before anything is signed.
 func (o *outside) check(ctx context.Context, l *ledger.Ledger) error {
 	o.ledger = l
+	if o.file == nil && o.others == nil {
+		o.log.Warn("no external memory", "remedy", "set memory.file or memory.repository, or an old copy of the database is not noticed")
+	}
 	err := memory.Check(ctx, o, o.file, o.others, func(m memory.Memory, err error) {
 		o.log.Warn("external memory does not answer", "memory", m.Name(), "err", err)
 	})
@@ -118,8 +123,10 @@ func (o *outside) check(ctx context.Context, l *ledger.Ledger) error {
 	return err
 }
 
-// begin tells the memories of the head that is there at start.
+// begin tells the memories of the head that is there at start, once it is known
+// to be the log's.
 func (o *outside) begin(ctx context.Context) error {
+	o.checked = true
 	h, err := o.ledger.Head(ctx)
 	if err != nil {
 		return err
@@ -127,8 +134,13 @@ func (o *outside) begin(ctx context.Context) error {
 	return o.remember(ctx, h)
 }
 
-// remember is what the ledger calls after a commit.
+// remember is what the ledger calls after a commit and before a checkpoint. The
+// checkpoint that witnesses are shown at start is remembered by nobody yet: it
+// may be that of the old copy which is looked for.
 func (o *outside) remember(ctx context.Context, h ledger.Head) error {
+	if !o.checked {
+		return nil
+	}
 	if err := o.guard.Remember(ctx, h.SignedHead); err != nil {
 		return fmt.Errorf("%w: external memory: %w", ledger.ErrUnavailable, err)
 	}

@@ -5,12 +5,16 @@ import (
 	"encoding/json"
 	"net/http"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
 
+	"github.com/scittd/scittd/internal/memory"
 	"github.com/scittd/scittd/internal/testenv"
+	"github.com/scittd/scittd/ledger"
 	"github.com/scittd/scittd/ledger/fsck"
+	"github.com/scittd/scittd/receipts"
 	"github.com/scittd/scittd/witness/witnesstest"
 )
 
@@ -268,4 +272,20 @@ func TestTheLogsCommandsWorkBesideAServiceOnPostgres(t *testing.T) {
 	s.grow(token, 10, 1)
 	running.stop()
 	s.refused(2, []string{"--format", "none of text, json"}, "scittd", "log", "stats", "--dir", "service", "--format", "xml")
+}
+
+func TestNothingIsRememberedBeforeTheMemoriesHaveBeenAsked(t *testing.T) {
+	t.Parallel()
+	file := &memory.File{Path: filepath.Join(t.TempDir(), "head.json")}
+	o := &outside{file: file}
+	o.guard = memory.NewGuard(o, memory.Options{File: file, Sync: true})
+	h := ledger.Head{SignedHead: receipts.SignedHead{Head: receipts.Head{Size: 5, Root: [32]byte{1}}}}
+	for _, o.checked = range []bool{false, true} {
+		if err := o.remember(t.Context(), h); err != nil {
+			t.Fatal(err)
+		}
+		if r, err := file.Last(t.Context()); (err == nil) != o.checked || o.checked && r.Size != 5 {
+			t.Errorf("checked %v: the file remembers %+v, %v", o.checked, r, err)
+		}
+	}
 }

@@ -59,7 +59,13 @@ func (s *service) refresh(ctx context.Context) {
 		case <-tick.C:
 		}
 		err := s.ledger.Refresh(ctx)
-		if err != nil && !failing && ctx.Err() == nil {
+		switch {
+		case err == nil || failing || ctx.Err() != nil:
+		case errors.Is(err, ledger.ErrCorrupt):
+			// The sequencer does not go on from there; it may be an old primary that
+			// is about to be left, so nothing is halted for good.
+			s.log.Error("the log is not what it was", "err", err)
+		default:
 			s.log.Warn("newest head not seen", "err", err)
 		}
 		failing = err != nil

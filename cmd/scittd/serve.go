@@ -29,6 +29,10 @@ const (
 	shutdownTime = 25 * time.Second
 )
 
+// softMemory is where garbage is collected sooner: thousands of connections make
+// the heap one that is not small.
+const softMemory = 400 << 20
+
 func serveCommand(p process) *cobra.Command {
 	var dir, file string
 	cmd := &cobra.Command{
@@ -42,6 +46,9 @@ func serveCommand(p process) *cobra.Command {
 			}
 			if p.env("GOGC") == "" {
 				debug.SetGCPercent(400) // registrations make short-lived garbage beside a small heap
+			}
+			if p.env("GOMEMLIMIT") == "" {
+				debug.SetMemoryLimit(softMemory)
 			}
 			log := newLog(c.Log, p.stderr)
 			listener, err := listen(c)
@@ -145,7 +152,7 @@ func listen(c Config) (net.Listener, error) {
 }
 
 // run serves until ctx ends, then stops in this order: listener and requests in
-// hand, Courier, and what openService opened.
+// hand, the sequencer, Courier, and what openService opened.
 func (s *service) run(ctx context.Context, c Config, listener net.Listener) error {
 	var ops net.Listener // nil: none is configured
 	if c.OpsListen != "" {
@@ -196,6 +203,9 @@ func (s *service) run(ctx context.Context, c Config, listener net.Listener) erro
 	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTime)
 	defer cancel()
 	err = errors.Join(err, s.drain(stop, server))
+	// What was answered 202 may still be committed; memories, bucket and witnesses
+	// are to hear of it.
+	err = errors.Join(err, s.ledger.Close(stop))
 	if ops != nil {
 		err = errors.Join(err, operations.Close())
 	}

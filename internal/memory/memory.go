@@ -24,6 +24,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/scittd/scittd/internal/cose"
@@ -85,7 +86,8 @@ const askTime = 10 * time.Second
 // Check holds the log against what local, nil when there is none, and the
 // others remember, in this order, and returns the first veto: an error that
 // wraps ErrRollback. It is one read or a few of each, whatever the size of the
-// log.
+// log; the others are asked at once, so that many silent ones take no longer
+// than one.
 //
 // Others that do not answer are told to silent. They may be silent as long as
 // local remembers, or one of the others was heard: else ErrUnheard.
@@ -99,10 +101,16 @@ func Check(ctx context.Context, l Log, local *File, others []Memory, silent func
 			return err
 		}
 	}
+	answers := make([]error, len(others))
+	var all sync.WaitGroup
+	for i, m := range others {
+		all.Go(func() { answers[i] = ask(ctx, l, m) })
+	}
+	all.Wait()
 	heard := 0
 	var missing []string
-	for _, m := range others {
-		err := ask(ctx, l, m)
+	for i, m := range others {
+		err := answers[i]
 		switch {
 		case err == nil || errors.Is(err, ErrNothing):
 			heard++

@@ -23,6 +23,7 @@ package fsck
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto"
 	"crypto/sha256"
@@ -313,14 +314,16 @@ func (c *Checker) each(ctx context.Context, p *page, kind string, read func(from
 func (c *Checker) nextHead(ctx context.Context, i uint64) error {
 	c.last = c.head
 	if len(c.ahead) == 0 {
-		heads, err := c.store.Heads(ctx, i, ledger.MaxPage)
-		if err != nil {
-			return fmt.Errorf("check heads above size %d: %w", i, err)
+		// Without the head over an entry there is no going on; whoever scrubs must
+		// learn that it is damage and no outage.
+		object := fmt.Sprintf("heads above size %d", i)
+		var err error
+		if c.ahead, err = c.store.Heads(ctx, i, ledger.MaxPage); err == nil && len(c.ahead) == 0 {
+			err = fmt.Errorf("%w: there are none, and the newest was of size %d", ledger.ErrCorrupt, c.size)
 		}
-		c.ahead = heads
-	}
-	if len(c.ahead) == 0 {
-		return fmt.Errorf("check heads above size %d: there are none, below the newest, of size %d", i, c.size)
+		if err != nil {
+			return cmp.Or(c.unreadable(ctx, Head, object, err), fmt.Errorf("check %s: %w", object, err))
+		}
 	}
 	c.head, c.ahead = c.ahead[0], c.ahead[1:]
 	h, object := c.head, headName(c.head)

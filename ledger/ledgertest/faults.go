@@ -13,6 +13,7 @@ var faultTests = []test{
 	{"when the store stays broken nothing is promised, and the log goes on after", brokenStore},
 	{"a doubtful commit of many entries answers each by its ID", doubtfulBatch},
 	{"a statement that the store cannot hold harms no other", unfitStatement},
+	{"what joins a batch that is taken apart displaces nobody", unfitJoined},
 	{"a doubtful policy is in force once it is known", doubtfulPolicy},
 }
 
@@ -129,6 +130,48 @@ func unfitStatement(w *world) {
 			w.Errorf("statement %d beside it: %v", i, err)
 		case i != 17:
 			w.verify(s, r)
+		case !errors.Is(err, ledger.ErrUnfit):
+			w.Errorf("the one that does not fit: %v, want ErrUnfit", err)
+		}
+	}
+	w.check()
+	w.close(l)
+}
+
+func unfitJoined(w *world) {
+	w.init()
+	f := NewFaulty(w, w.store)
+	l := w.ledger(f, w.options())
+	claims := w.acme.Claims(w, 0, 8)
+	Append(w, l, claims[0])
+	w.commit(claims[1])
+	Append(w, l, claims[2]) // beaten once, from here on in turn
+	f.Poison(claims[4].ID())
+
+	waits := map[int]func() (ledger.Registered, error){}
+	queue := func(all ...int) {
+		for _, i := range all {
+			waits[i] = w.async(l, Submission(l, claims[i]))
+		}
+	}
+	reached, release := f.Hold()
+	defer release()
+	queue(3)
+	<-reached
+	reachedNext, releaseNext := f.Hold()
+	defer releaseNext()
+	queue(4, 5) // one batch, which has to be taken apart
+	release()
+	<-reachedNext
+	queue(6, 7) // they join its first half
+	releaseNext()
+	for i, wait := range waits {
+		r, err := wait()
+		switch {
+		case i != 4 && err != nil:
+			w.Errorf("statement %d: %v", i, err)
+		case i != 4:
+			w.verify(claims[i], r)
 		case !errors.Is(err, ledger.ErrUnfit):
 			w.Errorf("the one that does not fit: %v, want ErrUnfit", err)
 		}

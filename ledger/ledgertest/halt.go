@@ -85,7 +85,8 @@ func remembers(w *world) {
 	var fails error
 	var told []uint64
 	o := w.options()
-	o.Remember = func(_ context.Context, h ledger.Head) error { // by the sequencer alone
+	o.Checkpoint = w.operator.Checkpoint
+	o.Remember = func(_ context.Context, h ledger.Head) error { // never by two at once, here
 		if len(told) > 0 && h.Size <= told[len(told)-1] {
 			return nil
 		}
@@ -107,7 +108,13 @@ func remembers(w *world) {
 	if got := w.size(); got != 4 {
 		w.Errorf("size %d, want 4: the entry is there, and not acknowledged", got)
 	}
+	if b, err := l.Checkpoint(w.ctx); !errors.Is(err, ledger.ErrUnavailable) {
+		w.Errorf("a checkpoint of what is not remembered: %q, %v", b, err)
+	}
 	fails = nil
+	if _, err := l.Checkpoint(w.ctx); err != nil {
+		w.Error(err)
+	}
 	r := Append(w, l, claims[1])
 	w.verify(claims[1], r)
 	if r.Entry.Index != 3 || told[len(told)-1] != 4 {

@@ -403,6 +403,9 @@ func goesBack(w *world) {
 	Append(w, l, claims[0])
 	Append(w, l, claims[1])
 	r.hidden = 4 // the last commit is lost, as by a failover to a standby that lagged
+	if err := l.Refresh(w.ctx); !errors.Is(err, ledger.ErrCorrupt) {
+		w.Errorf("seen by one that has nothing to do: %v, want ErrCorrupt", err)
+	}
 	for name, fault := range map[string]Fault{"found by losing the swap": None, "found after an error": NotApplied} {
 		f.FailCommits(fault)
 		if _, err := l.Append(w.ctx, Submission(l, claims[2])); !errors.Is(err, ledger.ErrCorrupt) {

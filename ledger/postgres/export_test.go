@@ -1,10 +1,12 @@
 package postgres
 
 import (
+	"context"
 	"strings"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/scittd/scittd/ledger"
 )
@@ -14,6 +16,11 @@ func Plan(t *testing.T, s *Store, q ledger.Query) string {
 	t.Helper()
 	page, args := pageOf(q)
 	return explain(t, s, `EXPLAIN (COSTS OFF) `+page, args...)
+}
+
+// WaitedInVain does what s does after a wait for the newest head that was too long.
+func WaitedInVain(ctx context.Context, s *Store) {
+	_ = s.waitedInVain(ctx, &pgconn.PgError{Code: lockNotAvailable})
 }
 
 // ChunksRead is how many chunks of TOAST are fetched for the statement at index,

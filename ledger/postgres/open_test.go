@@ -36,6 +36,16 @@ func TestAServerThatMayLoseCommitsIsRefused(t *testing.T) {
 	}
 }
 
+func TestAServerThatHasComeToBeRefusedIsUnavailable(t *testing.T) {
+	dsn := migrated(t)
+	s := open(t, dsn)
+	exec(t, dsn, `DO $$ BEGIN EXECUTE 'ALTER DATABASE ' || current_database() || ' SET synchronous_commit = off'; END $$`)
+	exec(t, dsn, `SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()`)
+	if _, err := s.Head(t.Context()); !errors.Is(err, ledger.ErrUnavailable) || !strings.Contains(err.Error(), "synchronous_commit is off") {
+		t.Errorf("a read: %v, want ErrUnavailable that says why", err)
+	}
+}
+
 func refusedBecause(t *testing.T, dsn string, o postgres.Options, reason string, want bool) {
 	t.Helper()
 	s, err := postgres.Open(t.Context(), dsn, o)

@@ -97,10 +97,12 @@ func Open(ctx context.Context, dsn string, o Options) (_ *Store, err error) {
 		}
 	}()
 	for _, p := range []struct {
-		pool **pool
-		max  int32
-	}{{&s.reads, readConns}, {&s.commits, commitConns}, {&s.work, workConns}} {
-		if *p.pool, err = newPool(ctx, dsn, o, p.max); err != nil {
+		pool     **pool
+		max      int32
+		writes   bool
+		settings []string
+	}{{&s.reads, readConns, false, planned}, {&s.commits, commitConns, true, plannedOnce}, {&s.work, workConns, true, planned}} {
+		if *p.pool, err = newPool(ctx, dsn, o, p.max, p.writes, p.settings); err != nil {
 			return nil, fmt.Errorf("open PostgreSQL ledger: %w", err)
 		}
 	}
@@ -111,6 +113,9 @@ func Open(ctx context.Context, dsn string, o Options) (_ *Store, err error) {
 		}
 		return checkSchema(ctx, c)
 	})
+	if refused := (*refusal)(nil); errors.As(err, &refused) {
+		err = refused // trying later will not help who only begins
+	}
 	if err != nil {
 		return nil, fmt.Errorf("open PostgreSQL ledger: %w", err)
 	}
@@ -145,7 +150,7 @@ type pool struct {
 	portable bool
 }
 
-func newPool(ctx context.Context, dsn string, o Options, conns int32) (*pool, error) {
+func newPool(ctx context.Context, dsn string, o Options, conns int32, writes bool, settings []string) (*pool, error) {
 	config, err := pgxpool.ParseConfig(dsn)
 	if err != nil {
 		return nil, err // pgx leaves the password out
@@ -154,16 +159,21 @@ func newPool(ctx context.Context, dsn string, o Options, conns int32) (*pool, er
 	if err != nil {
 		return nil, err
 	}
+	if portable {
+		settings = nil
+	}
 	config.MaxConns, config.MinConns = conns, 0
 	config.ConnConfig.ConnectTimeout = connectTimeout
-	config.BeforeConnect = uncancelled
+	if writes {
+		config.BeforeConnect = uncancelled
+	}
 	config.PingTimeout = pingTimeout
 	if config.ConnConfig.ValidateConnect == nil {
 		// Of several hosts take the primary: no decision comes from a replica.
 		config.ConnConfig.ValidateConnect = pgconn.ValidateConnectTargetSessionAttrsReadWrite
 	}
 	config.AfterConnect = func(ctx context.Context, c *pgx.Conn) error {
-		return again(ctx, func() error { return prepare(ctx, c, o, portable) })
+		return again(ctx, func() error { return prepare(ctx, c, o, portable, settings) })
 	}
 	p, err := pgxpool.NewWithConfig(ctx, config)
 	if err != nil {
@@ -172,11 +182,15 @@ func newPool(ctx context.Context, dsn string, o Options, conns int32) (*pool, er
 	return &pool{p, portable}, nil
 }
 
-// badHabits of a planner that knows too little of a table yet: every query has
-// an index that gives its order, and must not read and sort the table instead.
-// jit goes with them, for a plan that has to do such a thing all the same then
-// looks costly enough to be compiled, which takes a second.
-var badHabits = []string{"enable_seqscan", "enable_bitmapscan", "enable_sort", "enable_incremental_sort", "jit"}
+// planned switches off the bad habits of a planner that knows too little of a
+// table yet: every query has an index that gives its order, and must not read and
+// sort the table instead. jit goes with them, for a plan that has to do such a
+// thing all the same then looks costly enough to be compiled, which takes a second.
+var planned = []string{"enable_seqscan=off", "enable_bitmapscan=off", "enable_sort=off", "enable_incremental_sort=off", "jit=off"}
+
+// plannedOnce is for commits, whose plans do not depend on what is written:
+// planning them anew each time is a third of what a small one costs.
+var plannedOnce = append([]string{"plan_cache_mode=force_generic_plan"}, planned...)
 
 // uncancelled gives a connection no way to ask for the cancelling of what runs on
 // it, which pgx does when a context ends. A commit that waits for a synchronous
@@ -200,13 +214,9 @@ func uncancelled(_ context.Context, config *pgx.ConnConfig) error {
 // prepare sets the session's limits and looks at what durability it gives. Every
 // new connection is looked at, because settings change while we run;
 // synchronous_commit is pinned, so that no reload can weaken a session.
-func prepare(ctx context.Context, c *pgx.Conn, o Options, portable bool) error {
+func prepare(ctx context.Context, c *pgx.Conn, o Options, portable bool, settings []string) error {
 	var version int
 	var fsync, fullPageWrites, synchronousCommit string
-	habits := badHabits
-	if portable {
-		habits = []string{}
-	}
 	err := c.QueryRow(ctx, `
 		SELECT current_setting('server_version_num')::int,
 		       coalesce(current_setting('fsync', true), ''), -- other engines may have none
@@ -215,8 +225,8 @@ func prepare(ctx context.Context, c *pgx.Conn, o Options, portable bool) error {
 		       set_config('statement_timeout', $1, false),
 		       set_config('lock_timeout', $2, false),
 		       set_config('idle_in_transaction_session_timeout', $3, false),
-		       (SELECT count(set_config(name, 'off', false)) FROM unnest($4::text[]) AS habit (name))`,
-		millis(statementTimeout), millis(lockTimeout), millis(idleInTxTimeout), habits,
+		       (SELECT count(set_config(split_part(s, '=', 1), split_part(s, '=', 2), false)) FROM unnest($4::text[]) AS settings (s))`,
+		millis(statementTimeout), millis(lockTimeout), millis(idleInTxTimeout), append([]string{}, settings...), // nil would be NULL
 	).Scan(&version, &fsync, &fullPageWrites, &synchronousCommit, nil, nil, nil, nil)
 	if err != nil {
 		return err
@@ -242,12 +252,13 @@ func prepare(ctx context.Context, c *pgx.Conn, o Options, portable bool) error {
 func millis(d time.Duration) string { return fmt.Sprint(d.Milliseconds()) }
 
 // acquire waits for a connection, but not long: who waits here has a caller who
-// is better served by 503.
+// is better served by 503. So is one whose server has come to be refused: that
+// says nothing of what is stored.
 func (p *pool) acquire(ctx context.Context) (*pgxpool.Conn, error) {
 	wait, cancel := context.WithTimeout(ctx, acquireTimeout)
 	defer cancel()
 	conn, err := p.Acquire(wait)
-	if refused := (*refusal)(nil); err == nil || errors.As(err, &refused) || ctx.Err() != nil {
+	if err == nil || ctx.Err() != nil {
 		return conn, err
 	}
 	return nil, unavailable(err)

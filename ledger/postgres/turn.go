@@ -130,8 +130,9 @@ const stopped = time.Second
 // waitedInVain looks, after a wait for the newest head that was too long, whether
 // it is held by a client that has stopped, and ends that one's session.
 // idle_in_transaction_session_timeout does so by itself between messages, but
-// not in the middle of one. err is returned as it came; where the server does
-// not let us, there is the timeout.
+// not in the middle of one. Who had to wait for the lock just as long, and has
+// only now got it, is left alone. err is returned as it came; where the server
+// does not let us, there is the timeout.
 func (s *Store) waitedInVain(ctx context.Context, err error) error {
 	if !hasState(err, lockNotAvailable) {
 		return err
@@ -144,7 +145,7 @@ func (s *Store) waitedInVain(ctx context.Context, err error) error {
 			FROM pg_locks l JOIN pg_stat_activity a USING (pid)
 			WHERE l.relation = 'heads'::regclass AND l.granted AND l.mode IN ('RowShareLock', 'RowExclusiveLock')
 			  AND a.datname = current_database() AND a.wait_event = 'ClientRead'
-			  AND a.xact_start < clock_timestamp() - $1 * interval '1 millisecond'`, stopped.Milliseconds())
+			  AND a.state_change < clock_timestamp() - $1 * interval '1 millisecond'`, stopped.Milliseconds())
 		return err
 	})
 	return err

@@ -13,6 +13,7 @@ import (
 
 	"github.com/scittd/scittd/ledger"
 	"github.com/scittd/scittd/ledger/ledgertest"
+	"github.com/scittd/scittd/ledger/postgres"
 	"github.com/scittd/scittd/statement"
 )
 
@@ -75,6 +76,28 @@ func TestOneWhoStopsInItsTurnDelaysOthersThreeSecondsAtMost(t *testing.T) {
 			ledgertest.Append(t, s.Ledger, s.publisher.Claims(t, 1, 1)[0])
 			s.check(t)
 		})
+	}
+}
+
+// TestWhoWaitedLongForTheLockIsNotTakenForOneWhoStopped: behind a process that
+// was stopped, all who get the lock have waited for it.
+func TestWhoWaitedLongForTheLockIsNotTakenForOneWhoStopped(t *testing.T) {
+	t.Parallel()
+	dsn := migrated(t)
+	s := serve(t, dsn, dsn)
+	c, err := pgx.Connect(t.Context(), dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close(context.Background())
+	for _, sql := range []string{`BEGIN`, `SELECT pg_sleep(1.1)`, `SELECT size FROM heads ORDER BY size DESC LIMIT 1 FOR UPDATE`} {
+		if _, err := c.Exec(t.Context(), sql); err != nil {
+			t.Fatal(err)
+		}
+	}
+	postgres.WaitedInVain(t.Context(), s.store)
+	if _, err := c.Exec(t.Context(), `COMMIT`); err != nil {
+		t.Errorf("who has just got the lock is cut off: %v", err)
 	}
 }
 

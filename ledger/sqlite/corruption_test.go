@@ -1,6 +1,7 @@
 package sqlite_test
 
 import (
+	"context"
 	"database/sql"
 	"errors"
 	"fmt"
@@ -35,6 +36,7 @@ var damages = map[string][]string{
 	},
 	"entries": {
 		`UPDATE entries SET entry_id = x'` + strings.Repeat("01", 32) + `' WHERE "index" = 3`,
+		`UPDATE entries SET entry_id = x'01' WHERE "index" = 3`,
 		`UPDATE entries SET "index" = 9999 WHERE "index" = (SELECT max("index") FROM entries)`,
 		`UPDATE entries SET issuer_id = 1 + issuer_id % 2 WHERE "index" = 3`,
 		`UPDATE entries SET media_type_id = 1 + media_type_id % 2 WHERE "index" = 3`,
@@ -333,5 +335,33 @@ func raw(t *testing.T, path string, change string) {
 	}
 	if n, err := r.RowsAffected(); err != nil || n == 0 {
 		t.Fatal(fmt.Errorf("%s: changes %d rows, %v", change, n, err))
+	}
+}
+
+// headless has lost the heads that it had when somebody began to look.
+type headless struct {
+	*sqlite.Store
+	err error
+}
+
+func (s headless) Heads(context.Context, uint64, int) ([]ledger.Head, error) { return nil, s.err }
+
+func TestHeadsThatAreGoneWhileTheLogIsCheckedAreFoundAndNoOutage(t *testing.T) {
+	s := fresh(t)(t).(*sqlite.Store)
+	t.Cleanup(func() { s.Close() })
+	ledgertest.NewOperator(t).Init(t, s, ledgertest.NewPublisher(t, "https://wabbit.example"))
+	for _, c := range []struct {
+		says, want error
+		found      int
+	}{
+		{nil, ledger.ErrCorrupt, 1},
+		{ledger.ErrCorrupt, ledger.ErrCorrupt, 1},
+		{ledger.ErrUnavailable, ledger.ErrUnavailable, 0},
+	} {
+		var found []fsck.Finding
+		_, err := fsck.Check(t.Context(), headless{s, c.says}, func(f fsck.Finding) { found = append(found, f) })
+		if !errors.Is(err, c.want) || len(found) != c.found {
+			t.Errorf("heads answer %v: %v and findings %v; want %v and %d", c.says, err, found, c.want, c.found)
+		}
 	}
 }

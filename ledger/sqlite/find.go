@@ -38,9 +38,22 @@ func (s *Store) Indexes(ctx context.Context, ids []statement.ID, scope ledger.Sc
 		if err := rows.Scan(&id, &at); err != nil {
 			return nil, classify(err)
 		}
-		found[statement.ID(id)] = at
+		of, err := entryID(at, id)
+		if err != nil {
+			return nil, err
+		}
+		found[of] = at
 	}
 	return found, classify(rows.Err())
+}
+
+// entryID reads the ID of an entry. The table's CHECK speaks of what was written,
+// not of what is there now.
+func entryID(at uint64, b []byte) (statement.ID, error) {
+	if len(b) != 32 {
+		return statement.ID{}, fmt.Errorf("%w: the ID of entry %d has %d bytes", ledger.ErrCorrupt, at, len(b))
+	}
+	return statement.ID(b), nil
 }
 
 // entryColumns of an entry row e with what is kept apart from it. policy is the
@@ -69,7 +82,13 @@ func scanEntry(scan func(...any) error, more ...any) (ledger.Entry, error) {
 	if err != nil {
 		return e, classify(err)
 	}
-	e.ID, e.Policy, e.Evidence, e.RegisteredAt = statement.ID(id), statement.ID(policy), statement.Digest(evidence), fromSeconds(at)
+	e.Evidence, e.RegisteredAt = statement.Digest(evidence), fromSeconds(at)
+	if e.ID, err = entryID(e.Index, id); err != nil {
+		return e, err
+	}
+	if e.Policy, err = entryID(e.Index, policy); err != nil {
+		return e, err
+	}
 	if err := json.Unmarshal(identity, &e.Identity); err != nil {
 		return e, fmt.Errorf("%w: identity of entry %d: %v", ledger.ErrCorrupt, e.Index, err)
 	}
@@ -168,7 +187,9 @@ func (s *Store) Statements(ctx context.Context, from uint64, limit int, scope le
 		if err := rows.Scan(&l.Index, &id, &l.Private, &l.Canonical); err != nil {
 			return nil, classify(err)
 		}
-		l.ID = statement.ID(id)
+		if l.ID, err = entryID(l.Index, id); err != nil {
+			return nil, err
+		}
 		leaves = append(leaves, l)
 	}
 	return leaves, classify(rows.Err())

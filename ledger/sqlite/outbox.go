@@ -25,7 +25,11 @@ func scanDeliveries(rows *sql.Rows) ([]ledger.Delivery, error) {
 			&d.State, &d.Tries, &next, &d.LastError, &d.Manifest); err != nil {
 			return nil, classify(err)
 		}
-		d.EntryID, d.NextAt = statement.ID(id), fromMillis(next)
+		var err error
+		if d.EntryID, err = entryID(d.Entry, id); err != nil {
+			return nil, err
+		}
+		d.NextAt = fromMillis(next)
 		all = append(all, d)
 	}
 	return all, classify(rows.Err())
