@@ -33,13 +33,19 @@ bench: build testdeps ## registrations per second and what they cost, on a throw
 	cd bench && $(GO) run . $(BENCHFLAGS)
 
 bench-short: build testdeps ## the same, once and small: shows that it runs
-	cd bench && $(GO) run . -repeats 1 -window 250ms -small 500 -large 1000 -sizes 1000,2000 $(BENCHFLAGS)
+	cd bench && $(GO) run . -repeats 1 -window 200ms -small 500 -large 1000 -sizes 1000,2000 $(BENCHFLAGS)
 
 replicas: build testdeps ## several scittd on one database against one: rate, fairness, discarded batches, a stopped lock holder
 	cd bench && $(GO) run ./replicas $(BENCHFLAGS)
 
+overload: build testdeps ## more than scittd can take, in open loop: how fast it refuses, what accepted work waits for, memory
+	cd bench && $(GO) run ./overload $(BENCHFLAGS)
+
 crash: testdeps ## kill scittd and PostgreSQL again and again; CRASHFLAGS='-service 10000 -postgres 2000' for the long form
 	$(GO) test -count=1 -timeout 0 -v ./internal/crash $(CRASHFLAGS)
+
+soak: testdeps ## two replicas under a mixed load, every answer checked, memory measured, CheckLog at the end; FOR=10m
+	$(GO) test -count=1 -timeout 0 -v -run TestReplicasUnderMixedLoad ./internal/crash -soak $(or $(FOR),10m)
 
 corruption: ## flip bits of a ledger file, one at a time: each is found or harmless; FLIPS=10000
 	$(GO) test -count=1 -timeout 0 -v -run TestOneFlippedBit ./ledger/sqlite -corruption.flips $(or $(FLIPS),10000) -corruption.seed $(or $(SEED),1)
@@ -64,4 +70,4 @@ compat-patroni: testdeps ## the leader of three nodes under patroni and etcd kil
 model: ## check the model of sequencer and outbox exhaustively, and that it catches seeded bugs
 	@model/run
 
-.PHONY: help build demo test testdeps lint cover bench bench-short compat compat-patroni replicas crash corruption faults race model
+.PHONY: help build demo test testdeps lint cover bench bench-short compat compat-patroni replicas overload crash soak corruption faults race model

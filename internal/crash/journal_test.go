@@ -2,11 +2,11 @@ package crash
 
 import (
 	"bytes"
-	"crypto"
 	"fmt"
 	"slices"
 	"sync"
 
+	"github.com/scittd/scittd/internal/cose"
 	"github.com/scittd/scittd/internal/failpoint"
 	"github.com/scittd/scittd/receipts"
 	"github.com/scittd/scittd/statement"
@@ -60,9 +60,8 @@ func (f figures) String() string {
 // journal is what one log has promised. It counts what contradicts it, and says
 // what the first ones were.
 type journal struct {
-	key crypto.PublicKey
-
 	mu       sync.Mutex
+	keys     receipts.KeySet // that sign for the log
 	figures  figures
 	entries  []*entry            // all that were ever submitted
 	roots    map[uint64][32]byte // by tree size
@@ -70,8 +69,8 @@ type journal struct {
 	findings []string
 }
 
-func newJournal(key crypto.PublicKey) *journal {
-	return &journal{key: key, figures: newFigures(), roots: map[uint64][32]byte{}, indexes: map[uint64]statement.ID{}}
+func newJournal(keys ...cose.Key) *journal {
+	return &journal{keys: keys, figures: newFigures(), roots: map[uint64][32]byte{}, indexes: map[uint64]statement.ID{}}
 }
 
 // find notes what is wrong. mu is held.
@@ -92,26 +91,35 @@ func (j *journal) promised(e *entry, receipt []byte) {
 		}
 		return
 	}
-	r, err := receipts.Parse(receipt)
-	if err == nil {
-		err = r.Verify(e.id[:], j.key, receipts.Strict)
-	}
-	if err != nil {
-		j.find(&j.figures.Forked, "the receipt of entry %s: %v", e.id, err)
+	index, ok := j.proof(e, receipt)
+	if !ok {
 		return
 	}
-	root, err := r.Root(e.id[:])
-	if err != nil {
-		j.find(&j.figures.Forked, "the receipt of entry %s: %v", e.id, err)
-		return
-	}
-	e.receipt, e.index = receipt, r.Proofs[0].LeafIndex
+	e.receipt, e.index = receipt, index
 	j.figures.Acknowledged++
-	j.root(r.Proofs[0].TreeSize, root)
 	if other, taken := j.indexes[e.index]; taken && other != e.id {
 		j.find(&j.figures.Forked, "index %d is that of %s and of %s", e.index, other, e.id)
 	}
 	j.indexes[e.index] = e.id
+}
+
+// proof takes a receipt of e under any head, and returns e's index. mu is held.
+func (j *journal) proof(e *entry, receipt []byte) (index uint64, ok bool) {
+	r, err := receipts.Parse(receipt)
+	if err == nil {
+		err = j.keys.Verify(r, e.id[:], receipts.Strict)
+	}
+	if err != nil {
+		j.find(&j.figures.Forked, "the receipt of entry %s: %v", e.id, err)
+		return 0, false
+	}
+	root, err := r.Root(e.id[:])
+	if err != nil {
+		j.find(&j.figures.Forked, "the receipt of entry %s: %v", e.id, err)
+		return 0, false
+	}
+	j.root(r.Proofs[0].TreeSize, root)
+	return r.Proofs[0].LeafIndex, true
 }
 
 // root takes a root that was signed. mu is held.

@@ -12,6 +12,10 @@
 //
 //	make crash CRASHFLAGS='-service 10000 -postgres 2000 -placement 200 -tagged 50'
 //
+// The same journal watches a soak, in which nothing is killed: two replicas do
+// everything they are for at once, every answer is checked, and their memory is
+// measured. make soak lets that go on for ten minutes.
+//
 // It knows scittd's command line and its HTTP interface, and nothing of how
 // either is made.
 package crash
@@ -36,6 +40,7 @@ var (
 	placementKills = flag.Int("placement", 4, "kill -9 of scittd while it places artifacts so often")
 	taggedKills    = flag.Int("tagged", 0, "and so often beside a registry without the referrers API; each log of them waits a minute for leases")
 	perLog         = flag.Int("log", 110, "begin a new log after so many kills, and check the old one")
+	soakFor        = flag.Duration("soak", 6*time.Second, "let two replicas under mixed load go on for so long")
 	seed           = flag.Uint64("seed", uint64(time.Now().UnixNano()), "of everything that is left to chance")
 )
 

@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -48,6 +49,7 @@ type site struct {
 type replica struct {
 	site    *site
 	dir     string
+	flags   []string // of serve, besides its configuration
 	url     string
 	http    *http.Client
 	process *os.Process
@@ -147,8 +149,8 @@ func (r *replica) start(fail string) {
 		r.site.t.Fatal(err)
 	}
 	defer log.Close()
-	cmd := exec.Command(binary, "serve", "--dir", r.dir, "--listen", strings.TrimPrefix(r.url, "http://"),
-		"--limits-caller-rate", "0", "--limits-address-rate", "0", "--log-level", "warn")
+	cmd := exec.Command(binary, append([]string{"serve", "--dir", r.dir, "--listen", strings.TrimPrefix(r.url, "http://"),
+		"--limits-caller-rate", "0", "--limits-address-rate", "0", "--log-level", "warn"}, r.flags...)...)
 	cmd.Dir, cmd.Stdout, cmd.Stderr = r.site.dir, log, log
 	cmd.Env = []string{"HOME=" + r.site.dir, "TMPDIR=" + r.site.dir, "SCITTD_FAILPOINT=" + fail}
 	if err := cmd.Start(); err != nil {
@@ -194,6 +196,20 @@ func (r *replica) kill() {
 		r.site.t.Error(err)
 	}
 	<-r.exited
+	r.http.CloseIdleConnections()
+}
+
+// stop ends the replica as an operator does.
+func (r *replica) stop() {
+	r.site.t.Helper()
+	if err := r.process.Signal(syscall.SIGTERM); err != nil {
+		r.site.t.Error(err)
+	}
+	select {
+	case <-r.exited:
+	case <-time.After(patience):
+		r.site.t.Fatalf("%s does not end when it is told to\n%s", r.dir, r.tail())
+	}
 	r.http.CloseIdleConnections()
 }
 
