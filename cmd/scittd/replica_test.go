@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"crypto"
 	"fmt"
 	"net/http"
 	"os"
@@ -42,7 +41,7 @@ func (s *site) beside() *site {
 // claims are n statements of the publisher whose key is tester.pem.
 func (s *site) claims(from, n int) (ids []statement.ID, bodies [][]byte) {
 	s.t.Helper()
-	parsed, err := cose.ParsePrivatePEM(s.read("tester.pem"))
+	key, err := cose.ParsePrivatePEM(s.read("tester.pem"))
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -50,7 +49,7 @@ func (s *site) claims(from, n int) (ids []statement.ID, bodies [][]byte) {
 		body, err := statement.Sign(statement.Template{
 			Issuer: "https://tests.wabbit.example", Subject: fmt.Sprintf("https://tests.wabbit.example/runs/%d", i),
 			ContentType: "application/json", Payload: fmt.Appendf(nil, `{"run": %d}`, i),
-		}, parsed.(crypto.Signer))
+		}, key)
 		if err != nil {
 			s.t.Fatal(err)
 		}
