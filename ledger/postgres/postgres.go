@@ -49,7 +49,8 @@ var dialer = net.Dialer{KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle:
 
 // Connections by purpose. Each has its own pool, so that neither a burst of
 // queries nor a long backlog can keep a commit from its connection, and no
-// registry trouble can slow a query down.
+// registry trouble can slow a query down. What the sequencer looks up before a
+// commit goes through the readers' pool, though, and waits with them.
 const (
 	readConns   = 16
 	commitConns = 2 // a log has one sequencer; a connection it gave up on may take seconds to end
