@@ -31,6 +31,7 @@ type Ledger interface {
 	Keys() receipts.KeySet
 	Pending(id statement.ID) bool
 	Head(ctx context.Context) (ledger.Head, error)
+	Seen() ledger.Head
 	Find(ctx context.Context, q ledger.Query) ([]ledger.Entry, error)
 	Entry(ctx context.Context, id statement.ID, scope ledger.Scope) (ledger.Entry, error)
 	Record(ctx context.Context, id statement.ID, scope ledger.Scope) (ledger.Record, error)

@@ -19,11 +19,10 @@ func (a *API) find(w http.ResponseWriter, r *http.Request, c Caller) error {
 	if err != nil {
 		return err
 	}
-	// Read first: what is committed while the index is searched is a surplus.
-	head, err := a.Ledger.Head(r.Context())
-	if err != nil {
-		return err
-	}
+	// Taken first: what is committed while the index is searched is a surplus. It
+	// may trail the log by what other processes committed a moment ago, which
+	// asking for the newest head at each query is not worth.
+	through := a.Ledger.Seen().Size
 	// One more than asked for tells whether there is a next page; the store
 	// gives no more than maxPage, and after so many there may be one.
 	q := f.query
@@ -38,7 +37,10 @@ func (a *API) find(w http.ResponseWriter, r *http.Request, c Caller) error {
 		more = entries[len(entries)-1].Index > 0 // below the first entry there is nothing
 	}
 
-	page := apitype.EntryList{Entries: make([]apitype.Entry, 0, len(entries)), IndexedThrough: head.Size}
+	if len(entries) > 0 {
+		through = max(through, entries[0].Index+1)
+	}
+	page := apitype.EntryList{Entries: make([]apitype.Entry, 0, len(entries)), IndexedThrough: through}
 	for _, e := range entries {
 		page.Entries = append(page.Entries, describe(e))
 	}

@@ -241,6 +241,10 @@ func (l *Ledger) Head(ctx context.Context) (Head, error) {
 	return h, err
 }
 
+// Seen is the newest head that this process knows of, without asking: of its own
+// commits, and of what it has looked at with Refresh.
+func (l *Ledger) Seen() Head { return l.current.Load().head }
+
 // Entry returns the index row of one visible entry; ErrNotFound.
 func (l *Ledger) Entry(ctx context.Context, id statement.ID, scope Scope) (Entry, error) {
 	found, err := l.store.Find(ctx, Query{Scope: scope, IDs: []statement.ID{id}, Limit: 1})

@@ -31,8 +31,11 @@ type Submission struct {
 type waiting struct {
 	Submission
 	since  time.Time
-	sent   bool         // owned by the sequencer: a commit with it ended without a known outcome
 	answer chan outcome // capacity 1: answering never blocks
+
+	// Owned by the sequencer.
+	sent    bool  // a commit with it ended without a known outcome
+	refusal error // why the last draft did not admit it
 }
 
 // outcome is what the sequencer decided. Receipts are made from it by whoever

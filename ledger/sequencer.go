@@ -31,6 +31,12 @@ const (
 // worst, whatever the others do; and who is alone soon saves the round trip.
 const composure = 128
 
+// wariness is how many rounds look for known statements before they commit, once
+// there was reason to: one was met, or an error left open what is there. Others
+// trust the commit to fail for it, for nearly every statement is new and looking
+// costs them a round trip.
+const wariness = 128
+
 // sequencer puts submissions in order: the one goroutine that grows the tree.
 //
 // It takes whatever queued during the previous commit (natural group commit, no
@@ -39,7 +45,8 @@ const composure = 128
 // copy of the tree, sign once, commit, and only then believe it. After any
 // error the next round begins with load, as Open does; whether an entry of a
 // doubtful commit is there is then answered by the same lookup that finds
-// duplicates. Hence there is no recovery code.
+// duplicates. Hence there is no recovery code. Without such a reason nobody looks:
+// entry IDs are unique in the store, so that a batch with a known one fails.
 //
 // It commits without asking while the log's last commit was its own. Once
 // another process has grown the log, batches are built in turn, at the newest
@@ -60,6 +67,7 @@ type sequencer struct {
 	edge  *edge
 	doubt bool // a round ended in an error: to be loaded
 	turns int  // how many more batches are built in turn; the first one is
+	wary  int  // how many more rounds look for known statements first
 
 	// The last state that is known to be committed, for everybody else. Others
 	// may know more of it than this process committed.
@@ -84,8 +92,9 @@ func (q *sequencer) run() {
 func (q *sequencer) sequence(batch []*waiting) {
 	faults, conflicts := 0, 0
 	for len(batch) > 0 {
-		left, err := q.round(batch)
-		batch = left
+		look := q.wary > 0
+		left, err := q.round(batch, look)
+		batch, q.wary = left, max(0, q.wary-1)
 		switch {
 		case err == nil:
 			faults, conflicts = 0, 0
@@ -94,9 +103,12 @@ func (q *sequencer) sequence(batch []*waiting) {
 			conflicts++
 			q.turns = composure
 			q.counts.discarded.Add(1)
+		case errors.Is(err, ErrUnfit) && !look:
+			q.wary = wariness // most likely one of them is there already
+			continue
 		default:
 			faults++
-			q.doubt = true
+			q.doubt, q.wary = true, wariness
 			q.log.Error("commit round failed", "waiting", len(left), "try", faults, "err", err)
 		}
 		if errors.Is(err, ErrUnfit) && len(left) > 1 {
@@ -126,10 +138,10 @@ func refusable(err error) error {
 	return fmt.Errorf("%w: %w", ErrUnavailable, err)
 }
 
-// round makes at most one commit out of batch. It returns what is not answered
-// yet: with nil the rest behind a policy statement, with an error everything
-// whose fate is open.
-func (q *sequencer) round(batch []*waiting) (left []*waiting, err error) {
+// round makes at most one commit out of batch, and looks for known ones before it
+// if so told. It returns what is not answered yet: with nil the rest behind a
+// policy statement, with an error everything whose fate is open.
+func (q *sequencer) round(batch []*waiting, look bool) (left []*waiting, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), commitTime)
 	defer cancel()
 
@@ -169,28 +181,34 @@ func (q *sequencer) round(batch []*waiting) (left []*waiting, err error) {
 		return batch, fmt.Errorf("remember the head of size %d: %w", q.state.head.Size, err)
 	}
 
-	// The store's clock is asked, if it is time to, while the store is searched.
-	clock, last := make(chan reading, 1), q.state.head.Time
-	go func() {
-		at, err := q.clocks.now(ctx, last)
-		clock <- reading{at, err}
-	}()
-
 	// 2. What is there already keeps its entry, also when it is there because a
-	// commit of ours got through whose answer did not.
-	open, err := q.known(ctx, batch)
-	now := <-clock
-	if err != nil {
-		return batch, err
+	// commit of ours got through whose answer did not, or while no clock can be
+	// trusted.
+	now, untimely := q.clocks.now(ctx, q.state.head.Time)
+	open := batch
+	if look || untimely != nil {
+		if open, err = q.known(ctx, batch); err != nil {
+			return batch, err
+		}
 	}
-	if now.err != nil && len(open) > 0 {
-		return open, now.err
+	if untimely != nil && len(open) > 0 {
+		return open, untimely
 	}
 
 	failpoint.Hit(failpoint.Opened)
 
-	// 3. Judge the others and write their rows.
-	b := q.draft(open, now.at)
+	// 3. Judge the others and write their rows. Nobody is refused whose bytes are
+	// committed, so for those somebody looks now at the latest.
+	b := q.draft(open, now)
+	refused := b.refused
+	if !look && len(refused) > 0 {
+		if refused, err = q.known(ctx, refused); err != nil {
+			return append(b.open(), b.refused...), err
+		}
+	}
+	for _, w := range refused {
+		q.queue.tell(w, outcome{err: w.refusal})
+	}
 	if len(b.entries) == 0 {
 		return b.left, nil
 	}
@@ -211,7 +229,7 @@ func (q *sequencer) round(batch []*waiting) (left []*waiting, err error) {
 	if err := q.halt.err(); err != nil {
 		return b.open(), err
 	}
-	signed, err := q.issuer.Sign(receipts.Head{Size: growth.edge.size(), Root: growth.root, Time: now.at})
+	signed, err := q.issuer.Sign(receipts.Head{Size: growth.edge.size(), Root: growth.root, Time: now})
 	if err != nil {
 		return b.open(), fmt.Errorf("sign a head of size %d: %w", growth.edge.size(), err)
 	}
@@ -227,7 +245,7 @@ func (q *sequencer) round(batch []*waiting) (left []*waiting, err error) {
 	defer cancel()
 	err = commit(ctx, &Batch{Head: head, Entries: b.entries, Tiles: growth.tiles})
 	if err != nil {
-		if !errors.Is(err, ErrConflict) {
+		if !errors.Is(err, ErrConflict) && !errors.Is(err, ErrUnfit) {
 			for _, w := range b.admitted {
 				w.sent = true
 			}
@@ -257,12 +275,6 @@ func (q *sequencer) round(batch []*waiting) (left []*waiting, err error) {
 		q.queue.tell(t.waiting, outcome{batch: batchSeal, entry: b.entries[t.of].Entry})
 	}
 	return b.left, nil
-}
-
-// reading is what the clocks say.
-type reading struct {
-	at  time.Time
-	err error
 }
 
 // known answers what is registered already with the original entry and returns
@@ -315,6 +327,7 @@ type drafted struct {
 	entries  []NewEntry
 	admitted []*waiting // of entries
 	twins    []twin
+	refused  []*waiting
 	policy   *policy.Policy // that the last entry put in force; else nil
 	services []Service      // announced by entries, newest first
 	left     []*waiting     // behind the policy statement that closed the batch
@@ -326,9 +339,8 @@ type twin struct {
 	of int
 }
 
-// draft judges what is open and makes the rows of what is admitted; refusals
-// are answered at once. A policy statement closes the batch, because it judges
-// everything behind it.
+// draft judges what is open and makes the rows of what is admitted. A policy
+// statement closes the batch, because it judges everything behind it.
 func (q *sequencer) draft(open []*waiting, now time.Time) *drafted {
 	b := &drafted{}
 	at := map[statement.ID]int{}
@@ -339,8 +351,8 @@ func (q *sequencer) draft(open []*waiting, now time.Time) *drafted {
 			b.twins = append(b.twins, twin{w, first})
 			continue
 		}
-		if err := q.admit(b, w, d, now); err != nil {
-			q.queue.tell(w, outcome{err: err})
+		if w.refusal = q.admit(b, w, d, now); w.refusal != nil {
+			b.refused = append(b.refused, w)
 			continue
 		}
 		at[id] = len(b.entries) - 1
@@ -395,7 +407,7 @@ func unfit(d policy.Decision, rule string, err error) *policy.Refusal {
 	}
 }
 
-// open is everything in b that has no answer yet.
+// open is everything in b, but for the refused, that has no answer yet.
 func (b *drafted) open() []*waiting {
 	all := slices.Clone(b.admitted)
 	for _, t := range b.twins {

@@ -52,7 +52,8 @@ type Log interface {
 	// that PrevSize is not the newest head's size (0 when there is none), and
 	// that nothing was written. An error that wraps ErrUnavailable means that
 	// nothing was written, as far as the store can tell. ErrUnfit means that
-	// nothing was written, for what is in b. After any other error
+	// nothing was written, for what is in b: so does an entry ID that exists
+	// already, by which the caller learns of it. After any other error
 	// (a timeout, a reset connection, a cancelled ctx) the outcome is unknown:
 	// b may be there, may never be, or may still arrive; the caller reads
 	// entries back by ID before it does anything else.

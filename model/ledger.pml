@@ -182,9 +182,10 @@ inline refuse(id) {
 }
 
 /*
- * wins says whether a batch's head can be inserted: the compare-and-swap. It is
- * all that can keep a batch out. The tables have more nets, such as UNIQUE on the
- * entry ID; they are left out here to show that nobody falls into them.
+ * wins says whether a batch's head can be inserted: the compare-and-swap. Besides
+ * it only UNIQUE on the entry ID keeps a batch out, which is how a replica that did
+ * not look for known statements learns of one. The tables have more nets; they are
+ * left out here to show that nobody falls into them.
  */
 #if defined(NO_COMPARE_AND_SWAP)
 #define wins(prev, entries) true
@@ -194,6 +195,14 @@ inline refuse(id) {
 #define wins(prev, entries) (head[prev + rows(entries)] == 0)
 #else
 #define wins(prev, entries) (prev == size)
+#endif
+
+/* stored says whether a row of a batch is there already: it may have three. */
+#ifdef ENTRY_ID_NOT_UNIQUE
+#define stored(entries) false
+#else
+#define isStored(list) ((list) > 0 && index[idOf(list)] != 0)
+#define stored(entries) (isStored(entries) || isStored(rest(entries)) || isStored(rest(rest(entries))))
 #endif
 
 /* commit writes all of a batch in one step. */
@@ -238,9 +247,9 @@ end:	atomic {
 		if
 		:: d_step {
 #ifdef TURN_IN_PLACE_OF_SWAP
-			inFlight[f].prev == size ->
+			inFlight[f].prev == size && !stored(inFlight[f].entries) ->
 #else
-			wins(inFlight[f].prev, inFlight[f].entries) ->
+			wins(inFlight[f].prev, inFlight[f].entries) && !stored(inFlight[f].entries) ->
 #endif
 			printf("in flight: a commit arrives\n");
 			commit(inFlight[f].prev, inFlight[f].entries, inFlight[f].root)
@@ -306,20 +315,14 @@ inline load() {
 #define judge(w) inForce
 #endif
 
-#if defined(UNKNOWN_IS_FAILURE) || defined(NO_LOOKUP_AFTER_CONFLICT) || defined(NO_LOOKUP_IN_TURN)
-#define SKIPS_LOOKUP
-#define known(id) (index[id] != 0 && !blind)
-#else
-#define known(id) (index[id] != 0)
-#endif
-
 /*
  * draft tells what is there already, refuses what the policy does not admit, and
- * makes rows and root of the others. A policy statement closes the batch. What
- * has no answer yet stays in batch, in its order: admitted ones, twins of them,
- * and what is left behind the policy statement.
+ * makes rows and root of the others. What it would refuse it looks up in any case,
+ * everything only if looks: the commit fails for what is there then. A policy
+ * statement closes the batch. What has no answer yet stays in batch, in its order:
+ * admitted ones, twins of them, and what is left behind the policy statement.
  */
-inline draft() {
+inline draft(looks) {
 	closed = false;
 	root = edge;
 	todo = len(batch);
@@ -335,7 +338,7 @@ inline draft() {
 		:: else -> break
 		od;
 		if
-		:: known(id) -> tellStored(id)
+		:: looks && index[id] != 0 -> tellStored(id)
 		:: else ->
 			if
 			:: closed || twin -> batch!w
@@ -347,6 +350,9 @@ inline draft() {
 					root = grow(root, id);
 #ifndef POLICY_LEAVES_BATCH_OPEN
 					closed = (id == P)
+#endif
+#ifndef REFUSED_WITHOUT_LOOKUP
+				:: !admits(judge(w), id) && index[id] != 0 -> tellStored(id)
 #endif
 				:: else -> refuse(id)
 				fi
@@ -424,9 +430,6 @@ proctype Sequencer(byte r) {
 	byte inForce;				/* the policy at that size; callers may know a newer one */
 	short entries;				/* of the draft */
 	short root;				/* signed, and nobody has seen it */
-#ifdef SKIPS_LOOKUP
-	bool blind;
-#endif
 #ifdef TURN_IN_PLACE_OF_SWAP
 	bool inTurn;
 #endif
@@ -469,9 +472,6 @@ Turn:	/* 1. The newest head, with others kept from committing: after a conflict,
 			:: queue[r]?w -> batch!w
 			:: empty(queue[r]) -> break
 			od
-#ifdef NO_LOOKUP_IN_TURN
-			; blind = true
-#endif
 #ifdef TURN_IN_PLACE_OF_SWAP
 			; inTurn = true
 #endif
@@ -485,16 +485,15 @@ Load:	/* 1. The newest head and its edge, when the last round did not leave them
 	:: crash()
 	fi;
 
-Known:	/* 2. to 4. Known ones keep their entry. The others are judged, a copy of the
-	 * edge grows and is signed: that leaves no memory, so it is the same step. */
+Known:	/* 2. to 4. Known ones keep their entry, if somebody looked. The others are
+	 * judged, a copy of the edge grows and is signed: that leaves no memory, so it
+	 * is the same step. */
 	atomic {
 		if
-		:: d_step { draft() }
+		:: d_step { draft(true) }
+		:: d_step { draft(false) }
 		:: crash()
 		fi;
-#ifdef SKIPS_LOOKUP
-		blind = false;
-#endif
 		if
 		:: entries == EMPTY -> leaveTurn(r); goto Take
 		:: else
@@ -509,7 +508,7 @@ Commit:	/* 5. The one durable point. */
 	atomic {
 		if
 		:: d_step {
-			mayCommit(r) && wins(prev, entries) ->
+			mayCommit(r) && wins(prev, entries) && !stored(entries) ->
 			printf("replica %d: commits\n", r);
 			commit(prev, entries, root);
 			leaveTurn(r)
@@ -517,10 +516,22 @@ Commit:	/* 5. The one durable point. */
 		   goto Believe
 		:: !wins(prev, entries) ->
 		   printf("replica %d: conflict\n", r);
-#ifdef NO_LOOKUP_AFTER_CONFLICT
-		   blind = true;
-#endif
 		   goto Fault
+		:: wins(prev, entries) && stored(entries) ->
+		   printf("replica %d: some of it is there already\n", r);
+		   /* Nothing was written, and what this replica knows still holds. */
+		   d_step {
+			entries = EMPTY;
+			root = 0;
+			leaveTurn(r)
+#ifdef TURN_IN_PLACE_OF_SWAP
+			; inTurn = false
+#endif
+		   };
+		   if
+		   :: goto Known
+		   :: TURNS -> goto Turn
+		   fi
 		:: faults > 0 ->	/* known: nothing was written */
 		   faults--;
 		   printf("replica %d: the commit has failed\n", r);
@@ -540,9 +551,6 @@ Commit:	/* 5. The one durable point. */
 		   };
 #ifdef UNKNOWN_IS_SUCCESS
 		   goto Believe;
-#endif
-#ifdef UNKNOWN_IS_FAILURE
-		   blind = true;
 #endif
 		   goto Fault
 		:: crash()

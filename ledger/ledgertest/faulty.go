@@ -28,7 +28,7 @@ var ErrFault = errors.New("connection reset by test")
 
 // Faulty is a store that fails on command. It checks its caller: after a commit
 // whose outcome it did not tell, the head must be read anew, and then the
-// entries looked up by ID, before the next commit.
+// entries looked up by ID, before the next commit; after a lost swap the head alone.
 type Faulty struct {
 	ledger.Store
 	t testing.TB
@@ -38,7 +38,8 @@ type Faulty struct {
 	heads   []Fault
 	turns   []Fault
 	poison  statement.ID // no batch with this entry can be stored
-	doubt   int          // 2: read the head, 1: look up entries, 0: commit
+	behind  bool         // the head is to be read before the next commit
+	doubt   bool         // and the entries looked up after it
 	gate    chan struct{}
 	reached chan struct{}
 	tried   int
@@ -152,7 +153,7 @@ func (f *Faulty) commit(ctx context.Context, b *ledger.Batch, commit func(contex
 		f.t.Error("commit without a deadline of its own")
 	}
 	f.mu.Lock()
-	if f.doubt > 0 {
+	if f.behind || f.doubt {
 		f.t.Error("commit in doubt about the one before: nothing was read back")
 	}
 	f.tried++
@@ -165,7 +166,7 @@ func (f *Faulty) commit(ctx context.Context, b *ledger.Batch, commit func(contex
 		<-gate
 	}
 	if fault == NotApplied {
-		f.setDoubt(2)
+		f.distrust(true)
 		return ErrFault
 	}
 	if slices.ContainsFunc(b.Entries, func(e ledger.NewEntry) bool { return e.ID == poison }) {
@@ -173,27 +174,30 @@ func (f *Faulty) commit(ctx context.Context, b *ledger.Batch, commit func(contex
 	}
 	err := commit(ctx, b)
 	if fault == Applied {
-		f.setDoubt(2)
-		return errors.Join(ErrFault, unless(err, ledger.ErrConflict))
+		f.distrust(true)
+		return errors.Join(ErrFault, unless(err, ledger.ErrConflict, ledger.ErrUnfit))
 	}
-	if err != nil {
-		f.setDoubt(2)
+	if unless(err, ledger.ErrUnfit) != nil {
+		f.distrust(unless(err, ledger.ErrConflict) != nil)
 	}
 	return err
 }
 
 // unless hides an error that would tell the outcome.
-func unless(err, known error) error {
-	if errors.Is(err, known) {
-		return nil
+func unless(err error, known ...error) error {
+	for _, k := range known {
+		if errors.Is(err, k) {
+			return nil
+		}
 	}
 	return err
 }
 
-func (f *Faulty) setDoubt(d int) {
+// distrust asks for the head, and where the outcome is not known for the entries.
+func (f *Faulty) distrust(doubt bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.doubt = d
+	f.behind, f.doubt = true, f.doubt || doubt
 }
 
 // Head fails as told.
@@ -212,17 +216,13 @@ func (f *Faulty) Head(ctx context.Context) (ledger.Head, error) {
 func (f *Faulty) readHead() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.doubt == 2 {
-		f.doubt = 1
-	}
+	f.behind = false
 }
 
 // Indexes is the read back that ends the doubt.
 func (f *Faulty) Indexes(ctx context.Context, ids []statement.ID, scope ledger.Scope) (map[statement.ID]uint64, error) {
 	f.mu.Lock()
-	if f.doubt == 1 && scope == ledger.All {
-		f.doubt = 0
-	}
+	f.doubt = f.doubt && (f.behind || scope != ledger.All)
 	f.mu.Unlock()
 	return f.Store.Indexes(ctx, ids, scope)
 }

@@ -181,11 +181,12 @@ func badRows(w *world) {
 	claims := w.wabbit.Claims(w, 0, 40)
 	w.commit(claims[0])
 	next := 1
+	const known = "an entry ID that is there"
 	for _, bad := range []struct {
 		name  string
 		spoil func(b *ledger.Batch)
 	}{
-		{"an entry ID that is there", func(b *ledger.Batch) { b.Entries[1].ID = claims[0].ID() }},
+		{known, func(b *ledger.Batch) { b.Entries[1].ID = claims[0].ID() }},
 		{"an entry ID twice", func(b *ledger.Batch) { b.Entries[1].ID = b.Entries[0].ID }},
 		{"a gap in the indexes", func(b *ledger.Batch) { b.Entries[1].Index++ }},
 		{"an index twice", func(b *ledger.Batch) { b.Entries[1].Index-- }},
@@ -208,6 +209,9 @@ func badRows(w *world) {
 		err := w.store.Commit(w.ctx, b)
 		if err == nil || errors.Is(err, ledger.ErrConflict) {
 			w.Errorf("%s: %v, want an error other than ErrConflict", bad.name, err)
+		}
+		if bad.name == known && !errors.Is(err, ledger.ErrUnfit) {
+			w.Errorf("%s: %v, want ErrUnfit: the sequencer counts on it", bad.name, err)
 		}
 		if found, err := w.store.Indexes(w.ctx, ids(claims[next:next+2]), ledger.All); err != nil || len(found) > 0 {
 			w.Fatalf("%s: %d of its entries stayed, %v", bad.name, len(found), err)

@@ -136,6 +136,8 @@ func failed(conn *pgxpool.Conn, err error) error {
 	switch violated(err) {
 	case "heads_pkey", "heads_prev_size_key", "heads_follow":
 		return fmt.Errorf("%w: %w", ledger.ErrConflict, err)
+	case "entries_entry_id_key": // a known statement is no reason to part with a session
+		return fmt.Errorf("%w: %w", ledger.ErrUnfit, err)
 	}
 	if yielded(err) {
 		return unavailable(err)
