@@ -180,7 +180,13 @@ func (w *world) lookBack(entries []*entry) {
 	w.t.Helper()
 	for _, e := range entries {
 		r := w.replicas[w.chance.IntN(len(w.replicas))]
-		switch status, body, err := r.do(http.MethodGet, "/v1/entries/"+e.id.String()+"/receipt", nil); {
+		get := func() (int, []byte, error) { return r.do(http.MethodGet, "/v1/entries/"+e.id.String()+"/receipt", nil) }
+		status, body, err := get()
+		for deadline := time.Now().Add(patience); status == http.StatusServiceUnavailable && time.Now().Before(deadline); {
+			time.Sleep(50 * time.Millisecond) // its connections went with the database
+			status, body, err = get()
+		}
+		switch {
 		case err != nil:
 			w.t.Errorf("receipt of entry %s: %v", e.id, err)
 		case status == http.StatusNotFound:
