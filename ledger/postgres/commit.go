@@ -9,14 +9,17 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgtype"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/scittd/scittd/internal/failpoint"
 	"github.com/scittd/scittd/ledger"
+	"github.com/scittd/scittd/statement"
 )
 
 // Commit sends the whole batch in one round trip and without BEGIN or COMMIT:
@@ -48,11 +51,11 @@ func (s *Store) Commit(ctx context.Context, b *ledger.Batch) error {
 	return nil
 }
 
-// writes are the rows of a batch on their way to the server, and the words that
-// they teach it.
+// writes are the rows of a batch on their way to the server, and what they teach
+// this process, once they are committed.
 type writes struct {
 	pgx.Batch
-	words []*words
+	learn []func()
 }
 
 // write makes the rows of b.
@@ -69,16 +72,17 @@ func (s *Store) write(b *ledger.Batch) (*writes, error) {
 		predicateTypes.add(e.PredicateType)
 	}
 
-	w := &writes{words: []*words{issuers, mediaTypes, predicateTypes}}
+	w := &writes{}
 	q := &w.Batch
 	queueHead(q, b.Head)
-	for _, words := range w.words {
+	for _, words := range []*words{issuers, mediaTypes, predicateTypes} {
 		words.queue(q)
+		w.learn = append(w.learn, func() { words.dictionary.learn(words.met) })
 	}
 	queueEntries(q, b, issuers, mediaTypes, predicateTypes)
 	queueSubjects(q, b.Entries)
 	queueStatements(q, b.Entries)
-	queueAudit(q, b.Entries)
+	w.learn = append(w.learn, queueAudit(q, b.Entries, &s.policies))
 	queueCollateral(q, b.Entries)
 	queueTiles(q, b.Tiles)
 	queueDeliveries(q, b.Entries)
@@ -100,8 +104,8 @@ func (s *Store) send(ctx context.Context, conn *pgxpool.Conn, w *writes) error {
 		}
 		return s.waitedInVain(ctx, err)
 	}
-	for _, words := range w.words {
-		words.learn(words.met)
+	for _, learn := range w.learn {
+		learn()
 	}
 	return nil
 }
@@ -231,32 +235,50 @@ func queueSubjects(q *pgx.Batch, entries []ledger.NewEntry) {
 	}
 }
 
-func queueAudit(q *pgx.Batch, entries []ledger.NewEntry) {
+// policies are the indexes of policy entries, by ID, as far as this process has
+// met them: a log has few.
+type policies struct{ sync.Map }
+
+// queueAudit names policies by their index, and looks for those it has not met
+// among the entries: such a one may be in this very batch. What is no entry leaves
+// NULL, which the table refuses.
+func queueAudit(q *pgx.Batch, entries []ledger.NewEntry, known *policies) (learn func()) {
 	n := len(entries)
 	index, rule, caller := make([]int64, n), make([]string, n), make([]string, n)
 	kind, issuer, thumbprint := make([]string, n), make([]string, n), make([]string, n)
 	registry, repository := make([]string, n), make([]string, n)
-	policy, policies := make([][]byte, n), [][]byte(nil)
+	policy, unmet := make([]pgtype.Int8, n), make([][]byte, n)
+	met := map[statement.ID]int64{}
 	for i, e := range entries {
 		index[i], rule[i], caller[i] = int64(e.Index), e.Rule, e.Caller
 		kind[i], issuer[i], thumbprint[i] = e.Identity.Kind, e.Identity.Issuer, e.Identity.Thumbprint
 		registry[i], repository[i] = e.Registry, e.Repository
-		policy[i] = e.Policy[:]
-		if i == 0 || e.Policy != entries[i-1].Policy {
-			policies = append(policies, e.Policy[:])
+		if at, ok := known.Load(e.Policy); ok {
+			policy[i] = pgtype.Int8{Int64: at.(int64), Valid: true}
+		} else {
+			unmet[i] = entries[i].Policy[:]
+			met[e.Policy] = 0
 		}
 	}
-	// The policy may be an entry of this very batch. An unknown one leaves
-	// NULL, which the table refuses.
-	q.Queue(`WITH policies AS MATERIALIZED (
-			SELECT entry_id, (SELECT index FROM entries e WHERE e.entry_id = asked.entry_id) AS index
-			FROM unnest($1::bytea[]) AS asked (entry_id))
-		INSERT INTO audit (index, policy_index, rule, identity_kind, identity_issuer, identity_thumbprint, caller, registry, repository)
-		SELECT a.index, p.index, rule, kind, issuer, thumbprint, caller, registry, repository
-		FROM unnest($2::bigint[], $3::bytea[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[], $10::text[])
-		     AS a (index, policy, rule, kind, issuer, thumbprint, caller, registry, repository)
-		LEFT JOIN policies p ON p.entry_id = a.policy`,
-		policies, index, policy, rule, kind, issuer, thumbprint, caller, registry, repository)
+	q.Queue(`INSERT INTO audit (index, policy_index, rule, identity_kind, identity_issuer, identity_thumbprint, caller, registry, repository)
+		SELECT index, coalesce(policy, (SELECT e.index FROM entries e WHERE e.entry_id = unmet)),
+		       rule, kind, issuer, thumbprint, caller, registry, repository
+		FROM unnest($1::bigint[], $2::bigint[], $3::bytea[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[], $10::text[])
+		     AS a (index, policy, unmet, rule, kind, issuer, thumbprint, caller, registry, repository)`,
+		index, policy, unmet, rule, kind, issuer, thumbprint, caller, registry, repository)
+	for id := range met {
+		q.Queue(`SELECT index FROM entries WHERE entry_id = $1`, id[:]).QueryRow(func(row pgx.Row) error {
+			var at int64
+			err := row.Scan(&at)
+			met[id] = at
+			return err
+		})
+	}
+	return func() {
+		for id, at := range met {
+			known.Store(id, at)
+		}
+	}
 }
 
 func queueCollateral(q *pgx.Batch, entries []ledger.NewEntry) {
