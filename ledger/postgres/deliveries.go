@@ -24,10 +24,13 @@ func scanDelivery(row pgx.CollectableRow) (ledger.Delivery, error) {
 	if err != nil {
 		return d, err
 	}
-	if len(id) != 32 {
-		return d, fmt.Errorf("delivery of entry %d, which is missing", d.Entry)
+	if id == nil {
+		return d, fmt.Errorf("%w: delivery of entry %d, which is missing", ledger.ErrCorrupt, d.Entry)
 	}
-	d.EntryID, d.NextAt = statement.ID(id), d.NextAt.UTC()
+	if d.EntryID, err = entryID(int64(d.Entry), id); err != nil {
+		return d, err
+	}
+	d.NextAt = d.NextAt.UTC()
 	if d.Subject, err = digest(subject); err != nil {
 		return d, err
 	}

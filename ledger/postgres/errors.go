@@ -9,6 +9,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/scittd/scittd/ledger"
@@ -25,6 +26,9 @@ const (
 	resolutionUnknown    = "08007"
 	readOnlyTransaction  = "25006"
 	lockNotAvailable     = "55P03"
+	substringError       = "22011"
+	dataCorrupted        = "XX001"
+	indexCorrupted       = "XX002"
 )
 
 // passingStates are those, or classes of those, that say nothing against the
@@ -91,6 +95,17 @@ func again(ctx context.Context, f func() error) error {
 		}
 		time.Sleep(rand.N(time.Millisecond << (2 * n)))
 	}
+}
+
+// damaged marks an error that a read has met for what is stored: pages that the
+// server finds broken, a place in a piece that is none, a value that its column
+// would not take. No question can be the reason.
+func damaged(err error) error {
+	var scan pgx.ScanArgError
+	if errors.As(err, &scan) || hasState(err, dataCorrupted) || hasState(err, indexCorrupted) || hasState(err, substringError) {
+		return fmt.Errorf("%w: %w", ledger.ErrCorrupt, err)
+	}
+	return err
 }
 
 func unavailable(err error) error { return fmt.Errorf("%w: %w", ledger.ErrUnavailable, err) }

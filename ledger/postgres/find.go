@@ -82,7 +82,7 @@ func scanEntry(row pgx.CollectableRow, extra ...any) (ledger.Entry, error) {
 		return e, err
 	}
 	if len(id) != 32 || len(policy) != 32 || sub == nil || hasMediaType != (mediaType != nil) || hasPredicateType != (predicateType != nil) {
-		return e, fmt.Errorf("entry %d lacks a row that belongs to it", e.Index)
+		return e, fmt.Errorf("%w: entry %d lacks a row that belongs to it", ledger.ErrCorrupt, e.Index)
 	}
 	e.Subject = string(sub)
 	e.ID, e.Policy, e.RegisteredAt = statement.ID(id), statement.ID(policy), registered.UTC()
@@ -111,7 +111,11 @@ func digest(b []byte) (statement.Digest, error) {
 	if b == nil {
 		return "", nil
 	}
-	return statement.DigestFromBytes(b)
+	d, err := statement.DigestFromBytes(b)
+	if err != nil {
+		return "", fmt.Errorf("%w: %w", ledger.ErrCorrupt, err)
+	}
+	return d, nil
 }
 
 // Record returns everything kept of one visible entry.
@@ -187,8 +191,9 @@ func (s *Store) Statements(ctx context.Context, from uint64, limit int, scope le
 		if err := row.Scan(&l.Index, &id, &l.Private, &l.Canonical); err != nil {
 			return l, err
 		}
-		l.ID = statement.ID(id)
-		return l, nil
+		var err error
+		l.ID, err = entryID(int64(l.Index), id)
+		return l, err
 	}, `SELECT e.index, e.entry_id, e.private, CASE WHEN `+visible+` THEN `+canonical+` END
 		FROM (SELECT e.index, coalesce(sum(CASE WHEN `+visible+` THEN st.length END)
 				OVER (ORDER BY e.index ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS ahead

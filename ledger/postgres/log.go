@@ -72,8 +72,17 @@ func scanHead(row pgx.Row) (ledger.Head, error) {
 	if err := row.Scan(&h.Size, &h.PrevSize, &iat, &h.Policy, &root, &h.Protected, &h.Signature); err != nil {
 		return ledger.Head{}, err
 	}
-	h.Time, h.Root = iat.UTC(), [32]byte(root)
+	h.Time, h.Root = iat.UTC(), rootOf(root)
 	return h, nil
+}
+
+// rootOf reads a root. The table's CHECK speaks of what was written, not of what
+// is there now; what is none comes back as zeros, which nothing hashes to.
+func rootOf(b []byte) (root [32]byte) {
+	if len(b) == len(root) {
+		copy(root[:], b)
+	}
+	return root
 }
 
 // Tiles returns those full tiles that exist, in the order asked.
@@ -103,13 +112,17 @@ func scanTile(row pgx.CollectableRow) (ledger.Tile, error) {
 	if err := row.Scan(&level, &t.N, &root, &t.Data); err != nil {
 		return t, err
 	}
-	t.Level, t.Root = uint8(level), [32]byte(root)
+	t.Level, t.Root = uint8(level), rootOf(root)
 	return t, nil
 }
 
 // Roots returns the roots of the full tiles (level, from) to (level, to).
 func (s *Store) Roots(ctx context.Context, level uint8, from, to uint64) ([][32]byte, error) {
-	roots, err := collect(ctx, s.reads, scan32[[32]byte],
+	roots, err := collect(ctx, s.reads, func(row pgx.CollectableRow) ([32]byte, error) {
+		var root []byte
+		err := row.Scan(&root)
+		return rootOf(root), err
+	},
 		`SELECT root FROM tiles WHERE level = $1 AND n >= $2 AND n < $3 ORDER BY n`,
 		int16(level), bound(from), bound(to))
 	if err != nil {
@@ -121,8 +134,15 @@ func (s *Store) Roots(ctx context.Context, level uint8, from, to uint64) ([][32]
 // Leaves returns the entry IDs of indexes [from, to), fewer when the log ends
 // before.
 func (s *Store) Leaves(ctx context.Context, from, to uint64) ([]statement.ID, error) {
-	ids, err := collect(ctx, s.reads, scan32[statement.ID],
-		`SELECT entry_id FROM entries WHERE index >= $1 AND index < $2 ORDER BY index`, bound(from), bound(to))
+	ids, err := collect(ctx, s.reads, func(row pgx.CollectableRow) (statement.ID, error) {
+		var at int64
+		var id []byte
+		if err := row.Scan(&at, &id); err != nil {
+			return statement.ID{}, err
+		}
+		return entryID(at, id)
+	},
+		`SELECT index, entry_id FROM entries WHERE index >= $1 AND index < $2 ORDER BY index`, bound(from), bound(to))
 	if err != nil {
 		return nil, fmt.Errorf("read leaves [%d, %d): %w", from, to, err)
 	}
@@ -132,16 +152,12 @@ func (s *Store) Leaves(ctx context.Context, from, to uint64) ([]statement.ID, er
 // bound fits a position into bigint; nothing lies beyond.
 func bound(n uint64) int64 { return int64(min(n, math.MaxInt64)) }
 
-// scan32 reads a column of 32 bytes; the table's CHECK keeps others out.
-func scan32[T ~[32]byte](row pgx.CollectableRow) (T, error) {
-	var b []byte
-	if err := row.Scan(&b); err != nil {
-		return T{}, err
-	}
+// entryID reads the ID of an entry, which nothing can take the place of.
+func entryID(at int64, b []byte) (statement.ID, error) {
 	if len(b) != 32 {
-		return T{}, fmt.Errorf("%d bytes where 32 belong", len(b))
+		return statement.ID{}, fmt.Errorf("%w: the ID of entry %d has %d bytes", ledger.ErrCorrupt, at, len(b))
 	}
-	return T(b), nil
+	return statement.ID(b), nil
 }
 
 // collect runs a query on a connection of p and scans every row.

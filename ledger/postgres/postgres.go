@@ -73,6 +73,7 @@ type Store struct {
 	portable             bool // see profileOf
 
 	issuers, mediaTypes, predicateTypes *dictionary
+	policies                            policies
 }
 
 var (
@@ -298,8 +299,8 @@ func (p *pool) read(ctx context.Context, f func(*pgx.Conn) error) error {
 		return err
 	})
 	if !lost {
-		return err
+		return damaged(err)
 	}
 	p.Reset()
-	return p.run(ctx, f)
+	return damaged(p.run(ctx, f))
 }
