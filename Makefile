@@ -53,6 +53,7 @@ corruption: ## flip bits of a ledger file, one at a time: each is found or harml
 faults: testdeps ## the long forms of what tests do a little of: commits in doubt, linearizability, pairs of faults, random histories
 	$(GO) test -count=1 -timeout 0 -v -run 'TestDoubt|TestRegistrationsAndReads' ./ledger/postgres -doubtful 2000 -histories 100
 	$(GO) test -count=1 -timeout 0 -v -run TestAnyTwoFaults ./internal/registrar -pairs 0
+	$(GO) test -count=1 -timeout 0 -v -run TestWhateverBecomesOfAWrite ./ledger/publish -pairs 0
 	$(GO) test -count=1 -timeout 0 -v -run TestALedgerIsASlice ./ledger/sqlite -rapid.checks 500
 
 race: testdeps ## the rooms with goroutines under the race detector, tests shuffled
@@ -67,7 +68,8 @@ compat-patroni: testdeps ## the leader of three nodes under patroni and etcd kil
 	$(GO) test -c -tags patroni -o bin/compat-patroni.test ./compat
 	bin/compat-patroni.test -test.timeout 2h -test.run Leader -full -out '$(OUT)'
 
-model: ## check the model of sequencer and outbox exhaustively, and that it catches seeded bugs
+model: testdeps ## check the model of sequencer and outbox exhaustively, that it catches seeded bugs, and that runs of the code are histories of it; RUNS=25
 	@model/run
+	$(GO) test -count=1 -tags spin ./model -runs $(or $(RUNS),25)
 
 .PHONY: help build demo test testdeps lint cover bench bench-short compat compat-patroni replicas overload crash soak corruption faults race model
