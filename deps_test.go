@@ -25,15 +25,17 @@ ledger, statement, migrations                         < ledger/postgres, ledger/
 ledger, policy, statement, receipts                   < ledger/fsck
 ledger/fsck, statement                                < ledger/ledgertest
 receipts                                              < internal/memory
-ledger                                                < ledger/publish
-NONE                                                  < witness, witness/witnesstest
+NONE                                                  < internal/checkpoint
+ledger, internal/checkpoint                           < ledger/publish
+internal/checkpoint                                   < witness
+NONE                                                  < witness/witnesstest
 storage                                               < storage/embedded, storage/front
 receipts, statement, storage                          < internal/placement
 ledger, policy, statement, receipts, storage, internal/placement < internal/registrar
 ledger, policy, statement, receipts, api/apitype      < api
 api/apitype, receipts, statement, witness             < client
 client, receipts, statement, storage, internal/placement < cmd/scitt
-ledger/fsck, internal/memory, api, client, internal/registrar, ledger/postgres, ledger/sqlite, ledger/publish, storage/embedded, storage/front, witness < cmd/scittd
+ledger/fsck, internal/memory, internal/checkpoint, api, client, internal/registrar, ledger/postgres, ledger/sqlite, ledger/publish, storage/embedded, storage/front, witness < cmd/scittd
 NONE                                                  < internal/testenv, demo/net-monitor, internal/crash, compat
 internal/testenv                                      < demo/kit
 `

@@ -40,9 +40,10 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/transparency-dev/formats/log"
 	cosignature "github.com/transparency-dev/formats/note"
 	"golang.org/x/mod/sumdb/note"
+
+	format "github.com/scittd/scittd/internal/checkpoint"
 )
 
 // ErrFork: the witness has cosigned a history of this log which the checkpoint
@@ -374,18 +375,6 @@ type checkpoint struct {
 
 // parseCheckpoint reads a note without verifying it.
 func parseCheckpoint(signed []byte) (checkpoint, error) {
-	end := bytes.LastIndex(signed, []byte("\n\n"))
-	if end < 0 {
-		return checkpoint{}, errors.New("checkpoint: not a signed note")
-	}
-	cp := checkpoint{signed: signed, text: string(signed[:end+1])}
-	var tree log.Checkpoint
-	if _, err := tree.Unmarshal([]byte(cp.text)); err != nil {
-		return checkpoint{}, fmt.Errorf("checkpoint: %w", err)
-	}
-	if len(tree.Hash) != len(cp.root) {
-		return checkpoint{}, fmt.Errorf("checkpoint: a root of %d bytes", len(tree.Hash))
-	}
-	cp.origin, cp.size, cp.root = tree.Origin, tree.Size, [32]byte(tree.Hash)
-	return cp, nil
+	c, err := format.Parse(signed)
+	return checkpoint{signed: signed, text: c.Text, origin: c.Origin, size: c.Size, root: c.Root}, err
 }

@@ -2,19 +2,18 @@ package main
 
 import (
 	"context"
-	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"strconv"
-	"strings"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/mod/sumdb/note"
 
+	"github.com/scittd/scittd/internal/checkpoint"
 	"github.com/scittd/scittd/ledger"
 	"github.com/scittd/scittd/ledger/fsck"
 	"github.com/scittd/scittd/policy"
@@ -137,7 +136,7 @@ func logVerify(p process) *cobra.Command {
 this log that somebody kept (a signed note), the log must still have the root that
 it shows. It only reads. Exit code 15: it has not, or a root is wrong.`,
 	}, openBeside, func(ctx context.Context, db database) error {
-		var old *checkpoint
+		var old *checkpoint.Checkpoint
 		var at []uint64
 		if against != "" {
 			text, err := os.ReadFile(against)
@@ -147,7 +146,7 @@ it shows. It only reads. Exit code 15: it has not, or a root is wrong.`,
 			if old, err = openCheckpoint(ctx, db, text); err != nil {
 				return fmt.Errorf("%w: --against %s: %w", errUsage, against, err)
 			}
-			at = []uint64{old.size}
+			at = []uint64{old.Size}
 		}
 		out := newReport()
 		newest, roots, err := fsck.Verify(ctx, db, at, out.add)
@@ -157,15 +156,15 @@ it shows. It only reads. Exit code 15: it has not, or a root is wrong.`,
 		out.Size, out.Root = newest.Size, fmt.Sprintf("%x", newest.Root)
 		sound := fmt.Sprintf("size %d, root %x: every head has the root that the leaves give", newest.Size, newest.Root)
 		if old != nil {
-			object := fmt.Sprintf("checkpoint of size %d", old.size)
-			root, has := roots[old.size]
+			object := fmt.Sprintf("checkpoint of size %d", old.Size)
+			root, has := roots[old.Size]
 			switch {
-			case old.size > newest.Size:
-				out.add(fsck.Finding{Kind: fsck.Head, Object: object, What: fmt.Sprintf("the log was rolled back: it ends at size %d, %d entries are missing", newest.Size, old.size-newest.Size)})
-			case has && root != old.root:
-				out.add(fsck.Finding{Kind: fsck.Head, Object: object, What: "the log was rewritten: it has another root there", Got: fmt.Sprintf("%x", root), Want: fmt.Sprintf("%x", old.root)})
+			case old.Size > newest.Size:
+				out.add(fsck.Finding{Kind: fsck.Head, Object: object, What: fmt.Sprintf("the log was rolled back: it ends at size %d, %d entries are missing", newest.Size, old.Size-newest.Size)})
+			case has && root != old.Root:
+				out.add(fsck.Finding{Kind: fsck.Head, Object: object, What: "the log was rewritten: it has another root there", Got: fmt.Sprintf("%x", root), Want: fmt.Sprintf("%x", old.Root)})
 			}
-			sound += fmt.Sprintf(", and continues the checkpoint of size %d", old.size)
+			sound += fmt.Sprintf(", and continues the checkpoint of size %d", old.Size)
 		}
 		if err := r.print(out, sound); err != nil {
 			return err
@@ -270,14 +269,8 @@ func logStats(p process) *cobra.Command {
 	})
 }
 
-// checkpoint is one that somebody kept.
-type checkpoint struct {
-	size uint64
-	root [32]byte
-}
-
 // openCheckpoint reads a checkpoint that a key announced in the log has signed.
-func openCheckpoint(ctx context.Context, db database, text []byte) (*checkpoint, error) {
+func openCheckpoint(ctx context.Context, db database, text []byte) (*checkpoint.Checkpoint, error) {
 	var keys []note.Verifier
 	q := ledger.Query{Scope: ledger.All, MediaTypes: []string{policy.ServiceMediaType}, Limit: ledger.MaxPage}
 	for more := true; more; {
@@ -299,27 +292,17 @@ func openCheckpoint(ctx context.Context, db database, text []byte) (*checkpoint,
 	if err != nil {
 		return nil, fmt.Errorf("it is not signed by a checkpoint key of this log: %w", err)
 	}
-	return readCheckpoint(n.Text, n.Sigs[0].Name)
+	c, err := readCheckpoint(text, n.Sigs[0].Name)
+	return &c, err
 }
 
-// readCheckpoint reads the text of a verified one.
-//
-// SPEC C2SP tlog-checkpoint: origin, decimal size and base64 root, each on a
-// line of its own.
-func readCheckpoint(text, origin string) (*checkpoint, error) {
-	lines := strings.Split(text, "\n")
-	if len(lines) < 4 || lines[0] != origin {
-		return nil, fmt.Errorf("it is no checkpoint of %s", origin)
+// readCheckpoint reads a verified one of a log.
+func readCheckpoint(signed []byte, origin string) (checkpoint.Checkpoint, error) {
+	c, err := checkpoint.Parse(signed)
+	if err == nil && c.Origin != origin {
+		err = fmt.Errorf("it is no checkpoint of %s", origin)
 	}
-	size, err := strconv.ParseUint(lines[1], 10, 63)
-	if err != nil {
-		return nil, fmt.Errorf("it is no checkpoint: size: %w", err)
-	}
-	root, err := base64.StdEncoding.DecodeString(lines[2])
-	if err != nil || len(root) != 32 {
-		return nil, fmt.Errorf("it is no checkpoint: root %.80q", lines[2])
-	}
-	return &checkpoint{size, [32]byte(root)}, nil
+	return c, err
 }
 
 // checkpointKeys are those that service statement e announces.

@@ -170,9 +170,11 @@ func (b *bucket) read(ctx context.Context, key string, limit int64) ([]byte, err
 	return content, nil
 }
 
-// delete removes what is under a prefix.
-func (b *bucket) delete(ctx context.Context, prefix string) error {
-	for files := b.List(&blob.ListOptions{Prefix: prefix}); ; {
+// delete removes what is under a prefix, up to so many files: what is beyond was
+// not published.
+func (b *bucket) delete(ctx context.Context, prefix string, limit int) error {
+	files := b.List(&blob.ListOptions{Prefix: prefix})
+	for range limit {
 		f, err := files.Next(ctx)
 		if err == io.EOF {
 			return nil
@@ -184,4 +186,5 @@ func (b *bucket) delete(ctx context.Context, prefix string) error {
 			return fmt.Errorf("delete published %s: %w", f.Key, err)
 		}
 	}
+	return nil
 }

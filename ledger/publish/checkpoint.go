@@ -1,11 +1,9 @@
 package publish
 
 import (
-	"bytes"
 	"errors"
-	"fmt"
 
-	"github.com/transparency-dev/formats/log"
+	format "github.com/scittd/scittd/internal/checkpoint"
 )
 
 // maxCheckpoint is more than a checkpoint with many cosignatures has.
@@ -15,30 +13,24 @@ const maxCheckpoint = 64 << 10
 // was published.
 type checkpoint struct {
 	signed     []byte // nil: none
+	damaged    bool   // there was something that cannot be read
 	origin     string
 	size       uint64
-	root       []byte
+	root       [32]byte
 	signatures int
 }
 
 // parseCheckpoint reads a note without verifying it: the log's own are verified
 // when they are made, and those of the bucket are held against the log.
 func parseCheckpoint(signed []byte) (checkpoint, error) {
-	text, signatures, ok := bytes.Cut(signed, []byte("\n\n"))
-	if !ok || len(signed) > maxCheckpoint {
-		return checkpoint{}, errors.New("checkpoint: not a signed note")
+	if len(signed) > maxCheckpoint {
+		return checkpoint{}, errors.New("checkpoint: too long")
 	}
-	var c log.Checkpoint
-	if _, err := c.Unmarshal(append(bytes.Clone(text), '\n')); err != nil {
-		return checkpoint{}, fmt.Errorf("checkpoint: %w", err)
+	c, err := format.Parse(signed)
+	if err != nil {
+		return checkpoint{}, err
 	}
-	if len(c.Hash) != 32 {
-		return checkpoint{}, fmt.Errorf("checkpoint: root of %d bytes", len(c.Hash))
-	}
-	return checkpoint{
-		signed: signed, origin: c.Origin, size: c.Size, root: c.Hash,
-		signatures: bytes.Count(append([]byte("\n"), signatures...), []byte("\n— ")),
-	}, nil
+	return checkpoint{signed: signed, origin: c.Origin, size: c.Size, root: c.Root, signatures: c.Signatures}, nil
 }
 
 // covers says that next would add nothing.

@@ -169,11 +169,21 @@ func (p *Publisher) replaced(from, to uint64) {
 	}
 }
 
-// sweep deletes partial files whose time has come. What cannot be deleted, or is
-// left by a process that ended before, takes room and nothing else.
+// sweepTime is how long newer entries may wait for partial files to go.
+const sweepTime = 2 * time.Second
+
+// sweep deletes partial files whose time has come, as far as it gets. What cannot
+// be deleted, or is left by a process that ended before, takes room and nothing
+// else.
 func (p *Publisher) sweep(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, sweepTime)
+	defer cancel()
 	for len(p.stale) > 0 && time.Since(p.stale[0].since) >= p.o.Keep {
-		if err := p.bucket.delete(ctx, p.stale[0].prefix); err != nil {
+		err := p.bucket.delete(ctx, p.stale[0].prefix, groupSize)
+		if ctx.Err() != nil {
+			return
+		}
+		if err != nil {
 			p.o.Log.WarnContext(ctx, "partial files stay published", "err", err)
 		}
 		p.stale = p.stale[1:]

@@ -218,18 +218,23 @@ func (p *Publisher) Publish(ctx context.Context) error {
 		p.see(next)
 		return nil
 	}
-	if at.size < p.size {
+	from := at.size
+	switch {
+	case at.damaged:
+		from = p.size
+	case at.size < p.size:
 		p.o.Log.WarnContext(ctx, "the bucket has lost what was published", "published", p.size, "found", at.size)
 		p.size, p.copied = 0, 0
 	}
-	if err := p.copy(ctx, at.size, next.size); err != nil || !p.held {
+	if err := p.copy(ctx, from, next.size); err != nil || !p.held {
 		return err
 	}
 	return p.show(ctx, at, next)
 }
 
 // published is the checkpoint in the bucket, which must be one of this log's. One
-// that cannot be read as a checkpoint counts as none.
+// that cannot be read counts as none; but who has seen the bucket with a sound one
+// does not take this damage for the loss of all that it covered.
 func (p *Publisher) published(ctx context.Context, origin string) (checkpoint, error) {
 	b, err := p.bucket.read(ctx, checkpointKey, maxCheckpoint)
 	if err != nil || b == nil {
@@ -237,8 +242,8 @@ func (p *Publisher) published(ctx context.Context, origin string) (checkpoint, e
 	}
 	at, err := parseCheckpoint(b)
 	if err != nil {
-		p.o.Log.WarnContext(ctx, "the bucket's checkpoint is damaged: everything is published again", "err", err)
-		return checkpoint{}, nil
+		p.o.Log.WarnContext(ctx, "the bucket's checkpoint is damaged, and written again", "err", err, "published", p.size)
+		return checkpoint{damaged: true}, nil
 	}
 	if at.origin != origin {
 		return checkpoint{}, fmt.Errorf("%w: its checkpoint is of %.80q, this log's are of %q", ErrForeign, at.origin, origin)
@@ -258,7 +263,7 @@ func (p *Publisher) continues(ctx context.Context, at checkpoint) error {
 		return err
 	case len(heads) == 0:
 		return fmt.Errorf("%w: its checkpoint is of size %d, which this log does not reach: was the database restored from a backup?", ErrForeign, at.size)
-	case heads[0].Size != at.size || !bytes.Equal(heads[0].Root[:], at.root):
+	case heads[0].Size != at.size || heads[0].Root != at.root:
 		return fmt.Errorf("%w: its checkpoint is of size %d with root %x, which was not signed here", ErrForeign, at.size, at.root)
 	}
 	return nil

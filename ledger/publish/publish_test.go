@@ -639,22 +639,3 @@ func TestAURLThatIsNoBucketIsRefused(t *testing.T) {
 		}
 	}
 }
-
-func FuzzParseCheckpoint(f *testing.F) {
-	root := strings.Repeat("A", 43) + "="
-	for _, seed := range []string{
-		"scitt.example/log\n5\n" + root + "\n\n— scitt.example/log AAAA\n",
-		"a\n18446744073709551615\n" + root + "\nextension\n\n— a b\n— c d\n", "", "\n\n", "a\n1\n" + root + "\n", "a\n-1\n" + root + "\n\n",
-	} {
-		f.Add([]byte(seed))
-	}
-	f.Fuzz(func(t *testing.T, b []byte) {
-		origin, size, root, signatures, err := publish.ParseCheckpoint(b)
-		if err != nil {
-			return
-		}
-		if origin == "" || strings.Contains(origin, "\n") || len(root) != 32 || signatures < 0 {
-			t.Fatalf("%q is read as %q, %d, %x, %d", b, origin, size, root, signatures)
-		}
-	})
-}
