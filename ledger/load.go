@@ -113,17 +113,29 @@ func reload(ctx context.Context, s Store, st *state, e *edge) (*state, *edge, er
 	if err != nil {
 		return st, e, err
 	}
-	switch known, err := s.HeadFor(ctx, st.head.Size-1); {
-	case err != nil && !errors.Is(err, ErrNotFound):
-		return st, e, fmt.Errorf("read the head of size %d: %w", st.head.Size, err)
-	case err != nil || known.Size != st.head.Size || known.Root != st.head.Root:
-		return st, e, moved(st.head, next.head)
+	if err := continues(ctx, s, st.head, next.head); err != nil {
+		return st, e, err
 	}
 	return next, edge, nil
 }
 
+// continues looks for a known head under the newest one.
+func continues(ctx context.Context, s Store, known, newest Head) error {
+	switch h, err := s.HeadFor(ctx, known.Size-1); {
+	case err != nil && !errors.Is(err, ErrNotFound):
+		return fmt.Errorf("read the head of size %d: %w", known.Size, err)
+	case err != nil || h.Size != known.Size || h.Root != known.Root:
+		return moved(known, newest)
+	}
+	return nil
+}
+
+// errMoved: what this process has seen of the log is not in it any more. Whoever
+// signs on would fork it.
+var errMoved = fmt.Errorf("%w: the log is not what it was", ErrCorrupt)
+
 func moved(known, newest Head) error {
-	return fmt.Errorf("%w: the log of size %d does not continue the one of size %d that this process knows", ErrCorrupt, newest.Size, known.Size)
+	return fmt.Errorf("%w: that of size %d does not continue the one of size %d that this process knows", errMoved, newest.Size, known.Size)
 }
 
 // advance is st as of the later head h: what others have said about the log

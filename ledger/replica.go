@@ -33,8 +33,8 @@ func (l *Ledger) Stats() Stats {
 // its entries say about the log itself: the policy in force, the keys. A process
 // that commits learns of it anyhow; one that only reads, or has nothing to do,
 // calls this now and then: it is one read, and little more when there is news.
-// An error leaves all as it was. ErrCorrupt: the log has gone back behind what
-// this process has seen of it.
+// An error leaves all as it was. ErrCorrupt with ErrHalted: the log has gone back
+// behind what this process has seen of it, perhaps to grow in another way since.
 func (l *Ledger) Refresh(ctx context.Context) error {
 	known := l.current.Load().head
 	h, err := l.store.Head(ctx)
@@ -44,8 +44,17 @@ func (l *Ledger) Refresh(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if h.Size < known.Size || h.Size == known.Size && h.Root != known.Root {
-		return moved(known, h)
+	if h.Size > known.Size {
+		err = continues(ctx, l.store, known, h)
+	} else if h.Size < known.Size || h.Root != known.Root {
+		err = moved(known, h)
+	}
+	if errors.Is(err, errMoved) {
+		l.halt.set(err)
+		return l.halt.err()
+	}
+	if err != nil {
+		return err
 	}
 	return l.see(ctx, h)
 }

@@ -106,6 +106,9 @@ func (q *sequencer) sequence(batch []*waiting) {
 		case errors.Is(err, ErrUnfit) && !look:
 			q.wary = wariness // most likely one of them is there already
 			continue
+		case errors.Is(err, errMoved):
+			q.halt.set(err)
+			err = q.halt.err()
 		default:
 			faults++
 			q.doubt, q.wary = true, wariness

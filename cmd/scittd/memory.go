@@ -126,12 +126,27 @@ func (o *outside) check(ctx context.Context, l *ledger.Ledger) error {
 // begin tells the memories of the head that is there at start, once it is known
 // to be the log's.
 func (o *outside) begin(ctx context.Context) error {
+	if o.file != nil {
+		if err := o.file.Hold(); errors.Is(err, memory.ErrShared) {
+			return fmt.Errorf("%w: memory.file: %w\nTry:   give every replica a file of its own, on a volume that is not the database's", errConfig, err)
+		} else if err != nil {
+			return fmt.Errorf("memory.file: %w", err)
+		}
+	}
 	o.checked = true
 	h, err := o.ledger.Head(ctx)
 	if err != nil {
 		return err
 	}
 	return o.remember(ctx, h)
+}
+
+// close lets another process remember in the file.
+func (o *outside) close() error {
+	if o == nil || o.file == nil {
+		return nil
+	}
+	return o.file.Release()
 }
 
 // remember is what the ledger calls after a commit and before a checkpoint. The
@@ -224,11 +239,11 @@ func (w memoryOfWitness) Name() string { return "witness " + w.witness.Name() }
 // not offer it is shown the newest one and says what size it remembers.
 func (w memoryOfWitness) Last(ctx context.Context) (memory.Remembered, error) {
 	if signed, err := w.witness.Latest(ctx, w.key); err == nil {
-		c, err := readCheckpoint(string(signed), w.key.Name())
+		c, err := readCheckpoint(signed, w.key.Name())
 		if err != nil {
 			return memory.Remembered{}, err
 		}
-		return memory.Remembered{Size: c.size, Root: c.root[:]}, nil
+		return memory.Remembered{Size: c.Size, Root: c.Root[:]}, nil
 	}
 	newest, err := w.log.ledger.Checkpoint(ctx)
 	if err != nil {

@@ -132,6 +132,21 @@ func TestARegistryRemembersForAReplicaWithAnEmptyDisk(t *testing.T) {
 	s.refused(2, []string{"memory.sync: there is no memory.file"}, "scittd", "serve", "--dir", "service", "--memory-sync")
 }
 
+func TestAFileThatAnotherReplicaRemembersInIsRefused(t *testing.T) {
+	t.Parallel()
+	dsn := testenv.Database(t)
+	s, token := withLog(t, deployment{parts: func(*testing.T) (string, []string) {
+		return "", []string{"--database-url", dsn, "--registry-off", "--memory-file", "service/head.json"}
+	}})
+	running := s.serve()
+	s.grow(token, 0, 1)
+	second := []string{"serve", "--dir", "service", "--listen", "127.0.0.1:0"}
+	s.refused(2, []string{"memory.file: file ", "service/head.json: another process remembers in it\nTry:   give every replica a file of its own"}, "scittd", second...)
+	s.run("scittd", "check", "--dir", "service") // reads it
+	running.kill()
+	s.serve().stop()
+}
+
 func TestAWitnessRemembersForAReplicaWithAnEmptyDisk(t *testing.T) {
 	t.Parallel()
 	s, token := withLog(t, sqliteAlone)
@@ -178,6 +193,38 @@ func TestInSyncModeNothingIsAcknowledgedThatTheFileDoesNotKnow(t *testing.T) {
 	}
 	running.kill()
 	s.serve("--memory-sync").stop()
+}
+
+func TestALogThatGoesBackWhileItIsServedIsNotContinued(t *testing.T) {
+	t.Parallel()
+	dsn := testenv.Database(t)
+	s, token := withLog(t, deployment{parts: func(*testing.T) (string, []string) {
+		return "", []string{"--database-url", dsn, "--registry-off", "--scrub-every", "0"}
+	}})
+	running := s.serve()
+	ids, _ := s.claims(0, 1)
+	s.grow(token, 0, 3)
+	receipt := s.get("/entries/"+ids[0].String(), "")
+
+	// As by a failover to a standby that lagged.
+	sql(t, dsn, `DELETE FROM heads WHERE size = 5; DELETE FROM entries WHERE index = 4; DELETE FROM entry_subjects WHERE index = 4;
+		DELETE FROM pieces WHERE first = 4; DELETE FROM audit WHERE index = 4`)
+	running.await("to see that", func() bool {
+		return s.ask(http.MethodGet, "/readyz/write", "", nil).status == http.StatusServiceUnavailable
+	})
+	_, bodies := s.claims(3, 1)
+	a := s.ask(http.MethodPost, "/entries", token, bodies[0])
+	if a.status != http.StatusServiceUnavailable || !strings.Contains(string(a.body), "Log Damaged") {
+		t.Errorf("registered on: %d\n%s", a.status, a.body)
+	}
+	if again := s.get("/entries/"+ids[0].String(), ""); string(again) != string(receipt) {
+		t.Error("another receipt of an entry that is there")
+	}
+	if says := "the log is not what it was: that of size 4 does not continue the one of size 5"; !strings.Contains(s.tail(), says) {
+		t.Errorf("%q is not in the service's log:\n%s", says, s.tail())
+	}
+	running.stop()
+	s.serve().stop() // nothing is remembered outside: what is there is the log
 }
 
 func TestTheScrubberStopsTheSigningOnDamageAndReindexMendsTheIndex(t *testing.T) {

@@ -61,10 +61,10 @@ func (s *service) refresh(ctx context.Context) {
 		err := s.ledger.Refresh(ctx)
 		switch {
 		case err == nil || failing || ctx.Err() != nil:
+		case errors.Is(err, ledger.ErrHalted):
+			s.log.Error("nothing is signed any more", "err", err)
 		case errors.Is(err, ledger.ErrCorrupt):
-			// The sequencer does not go on from there; it may be an old primary that
-			// is about to be left, so nothing is halted for good.
-			s.log.Error("the log is not what it was", "err", err)
+			s.log.Error("newest head not seen", "err", err)
 		default:
 			s.log.Warn("newest head not seen", "err", err)
 		}

@@ -305,6 +305,7 @@ func (s *service) close(ctx context.Context) error {
 	if s.ledger != nil {
 		err = errors.Join(err, s.ledger.Close(ctx))
 	}
+	err = errors.Join(err, s.outside.close())
 	if s.registry != nil {
 		err = errors.Join(err, s.registry.Close())
 	}

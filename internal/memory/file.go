@@ -13,8 +13,12 @@ import (
 )
 
 // File remembers in a file, which should lie on another volume than the
-// database, and must not be restored together with it.
-type File struct{ Path string }
+// database, and must not be restored together with it. One process writes to it,
+// which holds it.
+type File struct {
+	Path string
+	lock *os.File // nil: not held
+}
 
 var _ Keeper = (*File)(nil)
 

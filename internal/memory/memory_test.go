@@ -162,7 +162,7 @@ func TestTheLogIsHeldAgainstEveryMemory(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			var file *File
 			if c.file != nil {
-				file = &File{filepath.Join(t.TempDir(), "head.json")}
+				file = &File{Path: filepath.Join(t.TempDir(), "head.json")}
 			}
 			switch v := c.file.(type) {
 			case receipts.SignedHead:
@@ -198,7 +198,7 @@ var errAny = errors.New("any")
 func TestAFileKeepsTheLastHeadOrTheOneBefore(t *testing.T) {
 	d := newDatabase(t, "true", 10)
 	folder := t.TempDir()
-	f := &File{filepath.Join(folder, "head.json")}
+	f := &File{Path: filepath.Join(folder, "head.json")}
 	for _, size := range []uint64{2, 4, 6} {
 		if err := f.Keep(t.Context(), d.head(t, size)); err != nil {
 			t.Fatal(err)
@@ -212,16 +212,40 @@ func TestAFileKeepsTheLastHeadOrTheOneBefore(t *testing.T) {
 	if err != nil || len(left) != 1 {
 		t.Errorf("%v, %v; want the file alone", left, err)
 	}
-	gone := &File{filepath.Join(folder, "missing", "head.json")}
+	gone := &File{Path: filepath.Join(folder, "missing", "head.json")}
 	if err := gone.Keep(t.Context(), d.head(t, 8)); err == nil || !strings.Contains(err.Error(), "remember size 8") {
 		t.Errorf("kept in a folder that is not there: %v", err)
+	}
+}
+
+func TestAFileIsHeldByOneProcess(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "head.json")
+	one, other := &File{Path: path}, &File{Path: path} // a lock is of who opened it, so that one process is enough
+	if err := one.Hold(); err != nil {
+		t.Fatal(err)
+	}
+	db := newDatabase(t, "a", 10)
+	if err := one.Keep(t.Context(), db.head(t, 4)); err != nil { // which replaces the file
+		t.Fatal(err)
+	}
+	if err := other.Hold(); !errors.Is(err, ErrShared) || !strings.Contains(err.Error(), path) {
+		t.Errorf("held twice: %v, want ErrShared and the path", err)
+	}
+	if last, err := other.Last(t.Context()); err != nil || last.Size != 4 {
+		t.Errorf("read by another: size %d, %v", last.Size, err)
+	}
+	if err := errors.Join(one.Release(), one.Release()); err != nil {
+		t.Error(err)
+	}
+	if err := errors.Join(other.Hold(), other.Release()); err != nil {
+		t.Errorf("held after its release: %v", err)
 	}
 }
 
 func TestInSyncModeRememberReturnsOnceTheFileHasIt(t *testing.T) {
 	d := newDatabase(t, "true", 10)
 	folder := filepath.Join(t.TempDir(), "volume")
-	g := NewGuard(d, Options{File: &File{filepath.Join(folder, "head.json")}, Sync: true, Log: slog.New(slog.DiscardHandler)})
+	g := NewGuard(d, Options{File: &File{Path: filepath.Join(folder, "head.json")}, Sync: true, Log: slog.New(slog.DiscardHandler)})
 	if err := g.Remember(t.Context(), d.head(t, 8)); err == nil {
 		t.Fatal("remembered on a volume that is not there")
 	}
@@ -256,7 +280,7 @@ func running(t *testing.T, g *Guard) (stop func()) {
 func TestWhatIsCommittedDuringAWriteGoesIntoTheNext(t *testing.T) {
 	d := newDatabase(t, "true", 1000)
 	s := &shelf{}
-	file := &File{filepath.Join(t.TempDir(), "head.json")}
+	file := &File{Path: filepath.Join(t.TempDir(), "head.json")}
 	g := NewGuard(d, Options{File: file, Shelf: s, Pace: time.Hour, Log: slog.New(slog.DiscardHandler)})
 	stop := running(t, g)
 	for size := uint64(2); size <= 1000; size += 2 {

@@ -24,7 +24,8 @@ var turnTests = []test{
 	{"a turn refused or lost costs a retry and nothing else", turnFaults},
 	{"another ledger's policy and keys are seen by one that has nothing to do", refreshed},
 	{"a fresh receipt stands under the newest head, across a change of keys", freshReceipts},
-	{"a log that goes back under a running ledger is not continued", goesBack},
+	{"a log that goes back under a running ledger halts it", goesBack},
+	{"a log that went back and grew in another way halts a ledger", goesAnotherWay},
 }
 
 func noTurn(w *world) {
@@ -396,24 +397,85 @@ func (r *restored) Commit(ctx context.Context, b *ledger.Batch) error {
 
 func goesBack(w *world) {
 	w.init()
-	r := &restored{Store: w.store}
-	f := NewFaulty(w, r)
-	l := w.ledger(f, w.options())
-	claims := w.wabbit.Claims(w, 0, 4)
-	Append(w, l, claims[0])
-	Append(w, l, claims[1])
-	r.hidden = 4 // the last commit is lost, as by a failover to a standby that lagged
-	if err := l.Refresh(w.ctx); !errors.Is(err, ledger.ErrCorrupt) {
-		w.Errorf("seen by one that has nothing to do: %v, want ErrCorrupt", err)
-	}
-	for name, fault := range map[string]Fault{"found by losing the swap": None, "found after an error": NotApplied} {
-		f.FailCommits(fault)
-		if _, err := l.Append(w.ctx, Submission(l, claims[2])); !errors.Is(err, ledger.ErrCorrupt) {
-			w.Errorf("%s: %v, want ErrCorrupt", name, err)
+	claims := w.wabbit.Claims(w, 0, 8)
+	for name, notice := range map[string]func(*ledger.Ledger, *Faulty) error{
+		"by one that has nothing to do": func(l *ledger.Ledger, _ *Faulty) error { return l.Refresh(w.ctx) },
+		"by losing the swap": func(l *ledger.Ledger, _ *Faulty) error {
+			_, err := l.Append(w.ctx, Submission(l, claims[4]))
+			return err
+		},
+		"after an error": func(l *ledger.Ledger, f *Faulty) error {
+			f.FailCommits(NotApplied)
+			_, err := l.Append(w.ctx, Submission(l, claims[4]))
+			return err
+		},
+	} {
+		r := &restored{Store: w.store}
+		f := NewFaulty(w, r)
+		l, reader := w.ledger(f, w.options()), w.ledger(r, ledger.Options{})
+		first := Append(w, l, claims[0])
+		claims = claims[1:]
+		if err := reader.Refresh(w.ctx); err != nil {
+			w.Fatal(err)
 		}
-		f.FailCommits()
+		size := w.size()
+		r.hidden = size // the last commit is lost, as by a failover to a standby that lagged
+		if err := notice(l, f); !errors.Is(err, ledger.ErrHalted) || !errors.Is(err, ledger.ErrCorrupt) {
+			w.Errorf("noticed %s: %v, want ErrHalted", name, err)
+		}
+		if err := reader.Refresh(w.ctx); !errors.Is(err, ledger.ErrCorrupt) {
+			w.Errorf("noticed by a reader: %v, want ErrCorrupt", err)
+		}
+		r.hidden = 0 // and comes back: too late, for who knows what was promised meanwhile
+		if _, err := l.Append(w.ctx, Submission(l, claims[4])); !errors.Is(err, ledger.ErrHalted) {
+			w.Errorf("noticed %s, and asked again: %v, want ErrHalted", name, err)
+		}
+		if err := l.Ready(w.ctx); !errors.Is(err, ledger.ErrHalted) {
+			w.Errorf("noticed %s: ready: %v, want ErrHalted", name, err)
+		}
+		for who, l := range map[string]*ledger.Ledger{"who signed": l, "a reader": reader} {
+			if b, err := l.Receipt(w.ctx, first.Entry.ID, ledger.Public); err != nil || !bytes.Equal(b, first.Receipt) {
+				w.Errorf("noticed %s, read by %s: %v, want the receipt that was given", name, who, err)
+			}
+		}
+		if got := w.size(); got != size {
+			w.Errorf("noticed %s: the log grew from %d to %d", name, size, got)
+		}
+		w.close(l)
+		w.close(reader)
 	}
-	r.hidden = 0
-	w.verify(claims[3], Append(w, l, claims[3]))
+	w.verify(claims[0], Append(w, w.ledger(w.store, w.options()), claims[0])) // a new process looks for itself
 	w.check()
+}
+
+// Who has nothing to do while the log goes back and grows past what it knows sees
+// a log that is longer, and another.
+func goesAnotherWay(w *world) {
+	w.init()
+	r := &replaced{Store: w.store}
+	l := w.ledger(r, w.options())
+	claims := w.wabbit.Claims(w, 0, 3)
+	Append(w, l, claims[0])
+	w.commit(claims[1])
+	r.at = 3
+	if err := l.Refresh(w.ctx); !errors.Is(err, ledger.ErrHalted) || !errors.Is(err, ledger.ErrCorrupt) {
+		w.Errorf("a log that is longer, and another: %v, want ErrHalted", err)
+	}
+	if _, err := l.Append(w.ctx, Submission(l, claims[2])); !errors.Is(err, ledger.ErrHalted) {
+		w.Errorf("appended to it: %v, want ErrHalted", err)
+	}
+}
+
+// replaced is a store in which the head of one size has another root.
+type replaced struct {
+	ledger.Store
+	at uint64
+}
+
+func (r *replaced) HeadFor(ctx context.Context, index uint64) (ledger.Head, error) {
+	h, err := r.Store.HeadFor(ctx, index)
+	if h.Size == r.at {
+		h.Root[0] ^= 1
+	}
+	return h, err
 }
