@@ -21,7 +21,7 @@ type sized struct {
 // growth runs the program of that name, which asks the store itself, and draws
 // the ratios of its largest log over its smallest.
 func (m *measurement) growth(ctx context.Context) error {
-	file := filepath.Join(m.bench.dir, "growth.json")
+	file := filepath.Join(m.bench.Dir, "growth.json")
 	cmd := exec.CommandContext(ctx, "go", "run", "./growth", "-sizes", m.sizes, "-json", file)
 	cmd.Stderr = os.Stderr
 	printed, err := cmd.Output()

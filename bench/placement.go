@@ -18,6 +18,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/scittd/scittd/bench/site"
 	"github.com/scittd/scittd/statement"
 )
 
@@ -35,7 +36,7 @@ func (m *measurement) placement(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, end(p.server)) }()
+	defer func() { err = errors.Join(err, site.End(p.server)) }()
 	count := max(10, int(float64(m.repeats)*m.window.Seconds()*placementRate))
 	images := make([]string, count)
 	if err := p.pushConfig(ctx); err != nil {
@@ -75,7 +76,7 @@ type placing struct {
 
 // startPlacing starts one under the same policy.
 func (b *bench) startPlacing(ctx context.Context, scittd string) (*placing, error) {
-	address, err := freeAddress()
+	address, err := site.Address()
 	if err != nil {
 		return nil, err
 	}
@@ -84,24 +85,21 @@ func (b *bench) startPlacing(ctx context.Context, scittd string) (*placing, erro
 		return nil, err
 	}
 	p := &placing{url: "http://" + address, key: parsed.(crypto.Signer)}
-	config := filepath.Join(b.dir, "placing.yaml")
+	config := filepath.Join(b.Dir, "placing.yaml")
 	err = os.WriteFile(config, fmt.Appendf(nil, `url: %s
 listen: %s
 data: {dir: %s}
 keys: {operator: %s}
 limits: {caller_rate: 0, address_rate: 0}
 log: {level: error}
-`, p.url, address, filepath.Join(b.dir, "placing"), filepath.Join(b.dir, "operator.pem")), 0o600)
+`, p.url, address, filepath.Join(b.Dir, "placing"), filepath.Join(b.Dir, "operator.pem")), 0o600)
 	if err != nil {
 		return nil, err
 	}
-	if _, err := command(ctx, scittd, "init", "--config", config, "--policy", filepath.Join(b.dir, "policy.yaml")); err != nil {
+	if p.token, err = site.Init(ctx, scittd, config, filepath.Join(b.Dir, "policy.yaml")); err != nil {
 		return nil, err
 	}
-	if p.token, err = command(ctx, scittd, "token", "create", "bench", "--scope", "publish", "--expires", "24h", "--config", config); err != nil {
-		return nil, err
-	}
-	p.server, err = serve(ctx, scittd, config, p.url)
+	p.server, err = site.Serve(ctx, scittd, config, p.url)
 	return p, err
 }
 

@@ -41,7 +41,7 @@ func (m *measurement) queries(ctx context.Context) error {
 			return err
 		}
 	}
-	c, err := pgx.Connect(ctx, m.bench.dsn)
+	c, err := pgx.Connect(ctx, m.bench.DSN)
 	if err != nil {
 		return err
 	}
@@ -156,7 +156,7 @@ var (
 // overheard asks over HTTP and returns the statement that PostgreSQL's log then
 // has for it.
 func (m *measurement) overheard(ctx context.Context, c *pgx.Conn, query url.Values) (x executed, err error) {
-	file := filepath.Join(m.bench.postgres.Dir(), "log")
+	file := filepath.Join(m.bench.Postgres.Dir(), "log")
 	var found [][]byte
 	for deadline := time.Now().Add(10 * time.Second); found == nil; { // a session may not have heard yet that it is logged
 		before, err := os.Stat(file)

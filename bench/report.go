@@ -83,13 +83,13 @@ func newReport(o options, b *bench, out io.Writer) *report {
 	r := &report{
 		At: time.Now().UTC().Truncate(time.Second), CPU: cpuModel(), Cores: runtime.NumCPU(), Repeats: o.repeats, Window: o.window,
 		System:     fmt.Sprintf("%s %s/%s, kernel %s", runtime.Version(), runtime.GOOS, runtime.GOARCH, firstLine("/proc/sys/kernel/osrelease")),
-		PostgreSQL: b.settings, out: out,
+		PostgreSQL: b.Settings, out: out,
 		Peer: fmt.Sprintf("Tessera %s on a file system: batches of %d or %s, a checkpoint every %s, awaited",
 			tesseraVersion, peerBatch, o.peerBatch, peerCheckpoints),
 	}
 	r.Load[0] = loadAverage()
 	var settings []string
-	for _, s := range b.settings {
+	for _, s := range b.Settings {
 		settings = append(settings, s[0]+"="+s[1])
 	}
 	r.printf("# scittd bench, %s\n\n", r.At.Format(time.RFC3339))

@@ -154,7 +154,7 @@ func (b *bench) load(ctx context.Context, s *side, shape shape, count, warm int,
 	}()
 	out := bufio.NewReader(outPipe)
 	o := order{
-		URL: s.url, Token: b.token, Verifier: s.verifier, Key: b.key, Key384: b.key384,
+		URL: s.url, Token: b.Token, Verifier: s.verifier, Key: b.key, Key384: b.key384,
 		First: s.sent, Count: count, Warm: warm, Length: length,
 		Clients: shape.Clients, Bulk: shape.Bulk, Rate: shape.Rate, Fault: shape.Fault,
 	}
@@ -164,7 +164,7 @@ func (b *bench) load(ctx context.Context, s *side, shape shape, count, warm int,
 	if _, err := out.ReadString('\n'); err != nil { // the corpus is signed
 		return w, fmt.Errorf("load generator: %w", err)
 	}
-	if w.Fdatasync, err = fdatasync(b.postgres.Dir()); err != nil {
+	if w.Fdatasync, err = fdatasync(b.Postgres.Dir()); err != nil {
 		return w, err
 	}
 	w.Fdatasync += shape.Slow

@@ -1,6 +1,10 @@
 package ledger
 
-import "context"
+import (
+	"cmp"
+	"context"
+	"slices"
+)
 
 // Audit is the part of a database that checking a log needs beside Log and
 // Index, and the only one that repairs: what stands in it follows from the
@@ -12,8 +16,8 @@ type Audit interface {
 	// others.
 	Dossiers(ctx context.Context, from uint64, limit int) ([]Dossier, error)
 
-	// Flaws returns what the database can tell by itself, at most some hundred
-	// of each kind: rows beyond the newest head, texts and collateral that are
+	// Flaws returns what the database can tell by itself, at most MaxFlaws of each
+	// kind: rows beyond the newest head, texts and collateral that are
 	// not what their hash says, tiles that cannot be full. thorough asks for
 	// everything else that the engine can check, which may read all of it.
 	Flaws(ctx context.Context, thorough bool) ([]Flaw, error)
@@ -38,6 +42,32 @@ type Dossier struct {
 	Collateral           []Collateral // in order; without Data where the content is missing
 	Deliveries           []Delivery   // without EntryID
 }
+
+// Dossiers are some that are put together, by index, table by table.
+type Dossiers map[uint64]*Dossier
+
+// Of is the one of an index, which is there from now on.
+func (all Dossiers) Of(index uint64) *Dossier {
+	d := all[index]
+	if d == nil {
+		d = &Dossier{Index: index}
+		all[index] = d
+	}
+	return d
+}
+
+// Sorted are they in index order.
+func (all Dossiers) Sorted() []Dossier {
+	sorted := make([]Dossier, 0, len(all))
+	for _, d := range all {
+		sorted = append(sorted, *d)
+	}
+	slices.SortFunc(sorted, func(a, b Dossier) int { return cmp.Compare(a.Index, b.Index) })
+	return sorted
+}
+
+// MaxFlaws bounds what Flaws returns of one kind.
+const MaxFlaws = 100
 
 // Flaw is something that cannot be as it is stored.
 type Flaw struct {

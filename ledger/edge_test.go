@@ -215,6 +215,44 @@ func TestTilesOfAllLevelsProveOldAndNewLeavesAtStoredSizes(t *testing.T) {
 	}
 }
 
+func TestAnEdgeIsReadOnceAndOnlyWhenItIsSound(t *testing.T) {
+	g := newGrown()
+	head := func(size uint64) Head {
+		return Head{SignedHead: receipts.SignedHead{Head: receipts.Head{Size: size, Root: g.roots[size]}}}
+	}
+	for size := uint64(1); size <= 300; size++ {
+		g.growTo(t, size)
+	}
+	p := newProver(g)
+	g.leaves[299][0] ^= 1
+	if _, err := p.edge(t.Context(), head(300)); !errors.Is(err, ErrCorrupt) {
+		t.Errorf("a damaged leaf: %v, want ErrCorrupt", err)
+	}
+	g.leaves[299][0] ^= 1
+	first, err := p.edge(t.Context(), head(300))
+	if err != nil {
+		t.Fatalf("mended: %v", err)
+	}
+	read := g.reads
+	if again, err := p.edge(t.Context(), head(300)); err != nil || again != first || g.reads != read {
+		t.Errorf("asked again: %d reads, %v; want none", g.reads-read, err)
+	}
+	other := head(300)
+	other.Root[0] ^= 1
+	if _, err := p.edge(t.Context(), other); !errors.Is(err, ErrCorrupt) {
+		t.Errorf("another root of the same size: %v, want ErrCorrupt", err)
+	}
+	for size := uint64(1); size <= 300; size++ {
+		e, err := p.edge(t.Context(), head(size))
+		if err != nil || e.size() != size {
+			t.Fatalf("edge of size %d: %v", size, err)
+		}
+	}
+	if n := p.edges.order.Len(); n != cachedEdges || n != len(p.edges.at) {
+		t.Errorf("%d edges are kept, want %d", n, cachedEdges)
+	}
+}
+
 func TestADamagedTreeIsNeitherContinuedNorProven(t *testing.T) {
 	g := newGrown()
 	for g.edge.size() < 70000 {

@@ -27,9 +27,12 @@ func mint(h receipts.SignedHead, index uint64, id statement.ID, path [][]byte) (
 
 // Full tiles have 8 KiB, so that those in memory have 8 MiB at most: all that
 // lie above the leaves of 60 million entries, and the leaves asked for of late.
-// A head is remembered by its bytes.
+// An edge is as many tiles as the tree has levels, none of them full: auditors
+// ask for those of the last checkpoints, again and again. A head is remembered by
+// its bytes.
 const (
 	cachedTiles = 1024
+	cachedEdges = 16
 	cachedHeads = 4096
 )
 
@@ -37,10 +40,32 @@ const (
 type prover struct {
 	log   Log
 	tiles lru[TileID, []byte]
+	edges lru[treeKey, *edge]
+}
+
+// treeKey is all that a tree is known by.
+type treeKey struct {
+	size uint64
+	root [32]byte
 }
 
 func newProver(s Log) *prover {
-	return &prover{log: s, tiles: lru[TileID, []byte]{limit: cachedTiles}}
+	return &prover{log: s, tiles: lru[TileID, []byte]{limit: cachedTiles}, edges: lru[treeKey, *edge]{limit: cachedEdges}}
+}
+
+// edge is that of the tree under h, a head that is trusted. It is shared: read
+// only.
+func (p *prover) edge(ctx context.Context, h Head) (*edge, error) {
+	key := treeKey{h.Size, h.Root}
+	if e, ok := p.edges.get(key); ok {
+		return e, nil
+	}
+	e, err := loadEdge(ctx, p.log, h)
+	if err != nil {
+		return nil, fmt.Errorf("read the tree of size %d: %w", h.Size, err)
+	}
+	p.edges.put(key, e)
+	return e, nil
 }
 
 // path of index in the tree of size, which must be that of a stored head.

@@ -42,9 +42,9 @@ func (l *Ledger) Tile(ctx context.Context, id TileID, width int) ([]byte, error)
 	if err := l.trust(ctx, h); err != nil {
 		return nil, err
 	}
-	e, err := loadEdge(ctx, l.store, h)
+	e, err := l.prover.edge(ctx, h)
 	if err != nil {
-		return nil, fmt.Errorf("read the tree of size %d: %w", h.Size, err)
+		return nil, err
 	}
 	return bytes.Join(e.open[id.Level], nil), nil
 }

@@ -8,3 +8,9 @@ import "embed"
 //
 //go:embed postgres/*.sql sqlite/*.sql
 var FS embed.FS
+
+// Dictionaries are the tables of both that intern text; an entry names its row in
+// the column.
+var Dictionaries = []struct{ Table, Column string }{
+	{"issuers", "issuer_id"}, {"media_types", "media_type_id"}, {"predicate_types", "predicate_type_id"},
+}

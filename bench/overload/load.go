@@ -139,7 +139,7 @@ func (s *service) requests(n, items int) ([][]byte, error) {
 					body = append(body, signed...)
 				}
 				head := fmt.Sprintf("POST %s HTTP/1.1\r\nHost: %s\r\nAuthorization: Bearer %s\r\nContent-Type: %s\r\nContent-Length: %d\r\n\r\n",
-					path, s.address, s.token, media, len(body))
+					path, s.address, s.Token, media, len(body))
 				all[i] = append([]byte(head), body...)
 			}
 		})

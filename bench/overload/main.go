@@ -67,7 +67,7 @@ func run(ctx context.Context, o options, out io.Writer) (err error) {
 	}
 	defer func() { err = errors.Join(err, s.close()) }()
 	fmt.Fprintf(out, "# Overload\n\n%d cores for scittd, PostgreSQL and the load generator, load average %s, %s, %s, synchronous_commit=%s; windows of %s, statements of %d bytes.\n",
-		runtime.NumCPU(), loadAverage(), runtime.Version(), s.server, s.durability, o.window, statementB)
+		runtime.NumCPU(), loadAverage(), runtime.Version(), "PostgreSQL "+s.Setting("server_version"), s.Setting("synchronous_commit"), o.window, statementB)
 	for _, shape := range []struct{ items, clients int }{{1, o.clients}, {o.bulk, o.bulkClients}} {
 		if err := measure(ctx, s, o, shape.items, shape.clients, out); err != nil {
 			return err

@@ -2,164 +2,62 @@ package main
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/scittd/scittd/internal/testenv"
+	"github.com/scittd/scittd/bench/site"
 )
 
 // bench is a log in a throw-away PostgreSQL.
 type bench struct {
 	options
-	dir      string
-	postgres *testenv.Postgres
-	dsn      string
-	config   string
-	token    string
-	key      *ecdsa.PrivateKey // of every issuer
-	signed   int               // statements so far
-	http     *http.Client
-
-	server, durability string // of PostgreSQL
+	*site.Site
+	key    *ecdsa.PrivateKey // of every issuer
+	signed int               // statements so far
+	http   *http.Client
 }
 
 func start(ctx context.Context, o options) (_ *bench, err error) {
 	b := &bench{options: o, http: &http.Client{
 		Timeout: time.Minute, Transport: &http.Transport{MaxIdleConnsPerHost: o.clients},
 	}}
+	if b.Site, err = site.New(ctx, o.scittd, "replicas", "shared_buffers=512MB"); err != nil {
+		return nil, err
+	}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, b.close())
+			err = errors.Join(err, b.Close())
 		}
 	}()
-	if b.dir, err = os.MkdirTemp("", "scittd-replicas-"); err != nil {
+	if b.key, err = b.Key("issuer", elliptic.P256()); err != nil {
 		return nil, err
 	}
-	if b.postgres, err = testenv.Launch("shared_buffers=512MB"); err != nil {
-		return nil, err
+	var admitted []site.Issuer
+	for n := range issuers {
+		admitted = append(admitted, site.Issuer{Name: issuerName(n), Key: "issuer"})
 	}
-	database, err := b.postgres.CreateDatabase()
-	if err != nil {
-		return nil, err
-	}
-	b.dsn = b.postgres.DSN(database)
-	err = b.query(ctx, `SELECT 'PostgreSQL ' || current_setting('server_version'), current_setting('synchronous_commit')`, &b.server, &b.durability)
-	if err != nil {
-		return nil, err
-	}
-	if b.durability == "off" {
-		return nil, errors.New("PostgreSQL has synchronous_commit off: its figures would mean nothing")
-	}
-	if err := b.configure(); err != nil {
-		return nil, err
-	}
-	if _, err := b.command(ctx, "init", "--config", b.config, "--policy", filepath.Join(b.dir, "policy.yaml")); err != nil {
-		return nil, err
-	}
-	b.token, err = b.command(ctx, "token", "create", "bench", "--scope", "publish", "--expires", "24h", "--config", b.config)
-	return b, err
+	return b, b.Init(ctx, "http://scitt.example", "limits: {caller_rate: 0, address_rate: 0}\n", admitted...)
 }
 
 // query reads one row, on a connection of its own.
 func (b *bench) query(ctx context.Context, sql string, into ...any) error {
-	c, err := pgx.Connect(ctx, b.dsn)
+	c, err := pgx.Connect(ctx, b.DSN)
 	if err != nil {
 		return err
 	}
 	defer c.Close(ctx)
 	return c.QueryRow(ctx, sql).Scan(into...)
-}
-
-// configure writes keys, policy and configuration.
-func (b *bench) configure() (err error) {
-	for _, name := range []string{"operator", "issuer"} {
-		if b.key, err = b.newKey(name); err != nil {
-			return err
-		}
-	}
-	var policy strings.Builder
-	policy.WriteString("version: 1\nprevious: null\noperators: [{key: operator.pub}]\nthreshold: 1\nsubjects: [intoto, sub]\nvisibility: public\nissuers:\n")
-	for n := range issuers {
-		fmt.Fprintf(&policy, "  - {iss: %q, key: issuer.pub}\n", issuerName(n))
-	}
-	settings := fmt.Sprintf(`url: http://scitt.example
-data: {dir: %s}
-database: {url_file: %s}
-registry: {"off": true}
-keys: {operator: %s}
-limits: {caller_rate: 0, address_rate: 0}
-log: {level: error}
-`, filepath.Join(b.dir, "data"), filepath.Join(b.dir, "dsn"), filepath.Join(b.dir, "operator.pem"))
-	b.config = filepath.Join(b.dir, "scittd.yaml")
-	for name, text := range map[string]string{"policy.yaml": policy.String(), "dsn": b.dsn, "scittd.yaml": settings} {
-		if err := os.WriteFile(filepath.Join(b.dir, name), []byte(text), 0o600); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// newKey writes name.pem and name.pub.
-func (b *bench) newKey(name string) (*ecdsa.PrivateKey, error) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return nil, err
-	}
-	private, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		return nil, err
-	}
-	public, err := x509.MarshalPKIXPublicKey(&key.PublicKey)
-	if err != nil {
-		return nil, err
-	}
-	for file, block := range map[string]*pem.Block{
-		name + ".pem": {Type: "PRIVATE KEY", Bytes: private},
-		name + ".pub": {Type: "PUBLIC KEY", Bytes: public},
-	} {
-		if err := os.WriteFile(filepath.Join(b.dir, file), pem.EncodeToMemory(block), 0o600); err != nil {
-			return nil, err
-		}
-	}
-	return key, nil
-}
-
-// command runs a verb of scittd and returns what it prints.
-func (b *bench) command(ctx context.Context, args ...string) (string, error) {
-	cmd := exec.CommandContext(ctx, b.scittd, args...)
-	var errs bytes.Buffer
-	cmd.Stderr = &errs
-	out, err := cmd.Output()
-	if err != nil {
-		return "", fmt.Errorf("%s %s: %w: %s", b.scittd, args[0], err, errs.String())
-	}
-	return strings.TrimSpace(string(out)), nil
-}
-
-func (b *bench) close() error {
-	var err error
-	if b.postgres != nil {
-		err = b.postgres.Close()
-	}
-	return errors.Join(err, os.RemoveAll(b.dir))
 }
 
 // replica is one running scittd.
@@ -174,7 +72,7 @@ func (b *bench) fleet(ctx context.Context, n int) (all []*replica, stop func() e
 	stop = func() error {
 		var errs []error
 		for _, r := range all {
-			errs = append(errs, r.Process.Signal(syscall.SIGTERM), r.Wait())
+			errs = append(errs, site.End(r.Cmd))
 		}
 		return errors.Join(errs...)
 	}
@@ -189,48 +87,20 @@ func (b *bench) fleet(ctx context.Context, n int) (all []*replica, stop func() e
 }
 
 func (b *bench) replica(ctx context.Context, name string) (*replica, error) {
-	dsn := filepath.Join(b.dir, name)
-	if err := os.WriteFile(dsn, []byte(b.dsn+"&application_name="+name), 0o600); err != nil {
+	if err := b.Write(name, b.DSN+"&application_name="+name); err != nil {
 		return nil, err
 	}
-	listen, err := freeAddress()
+	listen, err := site.Address()
 	if err != nil {
 		return nil, err
 	}
-	ops, err := freeAddress()
+	ops, err := site.Address()
 	if err != nil {
 		return nil, err
 	}
-	r := &replica{
-		name: name, url: "http://" + listen, ops: "http://" + ops,
-		Cmd: exec.Command(b.scittd, "serve", "--config", b.config, "--listen", listen, "--ops-listen", ops, "--database-url-file", dsn),
-	}
-	r.Stderr = os.Stderr
-	if err := r.Start(); err != nil {
-		return nil, err
-	}
-	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) {
-		resp, err := http.Get(r.url + "/readyz/write")
-		if err == nil {
-			resp.Body.Close()
-			if resp.StatusCode == http.StatusOK {
-				return r, nil
-			}
-			err = errors.New(resp.Status)
-		}
-		if time.Now().After(deadline) || ctx.Err() != nil {
-			return nil, errors.Join(fmt.Errorf("scittd is not ready: %w", err), r.Process.Kill(), r.Wait())
-		}
-	}
-}
-
-// freeAddress was free a moment ago.
-func freeAddress() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	return l.Addr().String(), l.Close()
+	r := &replica{name: name, url: "http://" + listen, ops: "http://" + ops}
+	r.Cmd, err = b.Serve(ctx, r.url, "--listen", listen, "--ops-listen", ops, "--database-url-file", filepath.Join(b.Dir, name))
+	return r, err
 }
 
 // figures reads the counters of the operations listener.

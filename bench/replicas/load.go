@@ -136,7 +136,7 @@ func (b *bench) post(ctx context.Context, url string, signed []byte) error {
 		return err
 	}
 	req.Header.Set("Content-Type", "application/cose")
-	req.Header.Set("Authorization", "Bearer "+b.token)
+	req.Header.Set("Authorization", "Bearer "+b.Token)
 	resp, err := b.http.Do(req)
 	if err != nil {
 		return err

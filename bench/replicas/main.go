@@ -63,7 +63,7 @@ func run(ctx context.Context, o options, out io.Writer) (err error) {
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, b.close()) }()
+	defer func() { err = errors.Join(err, b.Close()) }()
 
 	var one, several []window
 	for range o.repeats {
@@ -90,7 +90,7 @@ func run(ctx context.Context, o options, out io.Writer) (err error) {
 
 func report(out io.Writer, o options, b *bench, one, several []window, stalls []time.Duration) {
 	fmt.Fprintf(out, "# Replicas\n\n%d cores, %s, %s, synchronous_commit=%s. %d clients, %d registrations a window after %d, windows take turns.\n\n",
-		runtime.NumCPU(), runtime.Version(), b.server, b.durability, o.clients, o.count, o.warm)
+		runtime.NumCPU(), runtime.Version(), "PostgreSQL "+b.Setting("server_version"), b.Setting("synchronous_commit"), o.clients, o.count, o.warm)
 	fmt.Fprintln(out, "| processes | registrations/s | p50 | p99 of each | batches | entries a batch | discarded | in turn |\n|---|---|---|---|---|---|---|---|")
 	for i := range one {
 		for _, w := range []window{one[i], several[i]} {

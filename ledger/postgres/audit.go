@@ -9,6 +9,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/scittd/scittd/ledger"
+	"github.com/scittd/scittd/migrations"
 )
 
 var _ ledger.Audit = (*Store)(nil)
@@ -19,22 +20,16 @@ func (s *Store) Dossiers(ctx context.Context, from uint64, limit int) ([]ledger.
 	if limit < 1 || limit > ledger.MaxPage {
 		return nil, fmt.Errorf("page of %d is not within 1..%d", limit, ledger.MaxPage)
 	}
-	var found map[uint64]*ledger.Dossier
-	of := func(i uint64) *ledger.Dossier {
-		if found[i] == nil {
-			found[i] = &ledger.Dossier{Index: i}
-		}
-		return found[i]
-	}
+	var found ledger.Dossiers
 	err := s.reads.read(ctx, func(c *pgx.Conn) error {
-		found = map[uint64]*ledger.Dossier{}
+		found = ledger.Dossiers{}
 		low, high := bound(from), bound(from+uint64(limit))
 		var q pgx.Batch // committed rows never change, but for a delivery's state
 		q.Queue(`SELECT index, registry, repository FROM audit WHERE index >= $1 AND index < $2`, low, high).
 			Query(func(rows pgx.Rows) error {
 				var d ledger.Dossier
 				_, err := pgx.ForEachRow(rows, []any{&d.Index, &d.Registry, &d.Repository}, func() error {
-					of(d.Index).Audited, of(d.Index).Registry, of(d.Index).Repository = true, d.Registry, d.Repository
+					found.Of(d.Index).Audited, found.Of(d.Index).Registry, found.Of(d.Index).Repository = true, d.Registry, d.Repository
 					return nil
 				})
 				return err
@@ -45,7 +40,7 @@ func (s *Store) Dossiers(ctx context.Context, from uint64, limit int) ([]ledger.
 				var i uint64
 				var c ledger.Collateral
 				_, err := pgx.ForEachRow(rows, []any{&i, &c.Kind, &c.Data}, func() error {
-					of(i).Collateral = append(of(i).Collateral, ledger.Collateral{Kind: c.Kind, Data: slices.Clone(c.Data)})
+					found.Of(i).Collateral = append(found.Of(i).Collateral, ledger.Collateral{Kind: c.Kind, Data: slices.Clone(c.Data)})
 					return nil
 				})
 				return err
@@ -64,7 +59,7 @@ func (s *Store) Dossiers(ctx context.Context, from uint64, limit int) ([]ledger.
 					if d.Manifest, err = digest(manifest); err != nil {
 						return err
 					}
-					of(d.Entry).Deliveries = append(of(d.Entry).Deliveries, d)
+					found.Of(d.Entry).Deliveries = append(found.Of(d.Entry).Deliveries, d)
 					return nil
 				})
 				return err
@@ -74,23 +69,11 @@ func (s *Store) Dossiers(ctx context.Context, from uint64, limit int) ([]ledger.
 	if err != nil {
 		return nil, fmt.Errorf("read what is kept beside entries from %d: %w", from, err)
 	}
-	all := make([]ledger.Dossier, 0, len(found))
-	for _, d := range found {
-		all = append(all, *d)
-	}
-	slices.SortFunc(all, func(a, b ledger.Dossier) int { return int(int64(a.Index) - int64(b.Index)) })
-	return all, nil
+	return found.Sorted(), nil
 }
 
-const (
-	maxFlaws  = 100  // of one kind
-	flawBatch = 4096 // rows hashed at a time: each query has its seconds
-)
-
-// dictionaryTables intern text; an entry names its row in the column.
-var dictionaryTables = []struct{ table, column string }{
-	{"issuers", "issuer_id"}, {"media_types", "media_type_id"}, {"predicate_types", "predicate_type_id"},
-}
+// flawBatch is how many rows are hashed at a time: each query has its seconds.
+const flawBatch = 4096
 
 // Flaws has nothing more to ask the server when it is to be thorough: pages and
 // indexes are checked by its own pg_amcheck.
@@ -106,7 +89,7 @@ func (s *Store) Flaws(ctx context.Context, _ bool) ([]ledger.Flaw, error) {
 			}, err
 		}, `WITH newest AS MATERIALIZED (SELECT coalesce(max(size), 0) AS size FROM heads)
 			(SELECT index, (SELECT size FROM newest) FROM `+table+` WHERE index >= (SELECT size FROM newest) ORDER BY index LIMIT $1)
-			UNION ALL (SELECT index, (SELECT size FROM newest) FROM `+table+` WHERE index < 0 ORDER BY index LIMIT $1)`, maxFlaws)
+			UNION ALL (SELECT index, (SELECT size FROM newest) FROM `+table+` WHERE index < 0 ORDER BY index LIMIT $1)`, ledger.MaxFlaws)
 		if err != nil {
 			return flaws, fmt.Errorf("look for strays in %s: %w", table, err)
 		}
@@ -119,18 +102,18 @@ func (s *Store) Flaws(ctx context.Context, _ bool) ([]ledger.Flaw, error) {
 	}, `WITH newest AS MATERIALIZED (SELECT coalesce(max(size), 0) AS size FROM heads),
 		levels AS (SELECT level, size, size >> (8 * (level + 1)) AS ending FROM newest, generate_series(0, 6) AS level)
 		(SELECT t.level, t.n, l.size FROM levels l JOIN tiles t ON t.level = l.level AND t.n >= l.ending ORDER BY 1, 2 LIMIT $1)
-		UNION ALL (SELECT level, n, (SELECT size FROM newest) FROM tiles WHERE level > 6 LIMIT $1)`, maxFlaws)
+		UNION ALL (SELECT level, n, (SELECT size FROM newest) FROM tiles WHERE level > 6 LIMIT $1)`, ledger.MaxFlaws)
 	if err != nil {
 		return flaws, fmt.Errorf("look for strays in tiles: %w", err)
 	}
 	flaws = append(flaws, strays...)
-	for _, d := range dictionaryTables {
-		wrong, err := s.misnamed(ctx, d.table)
+	for _, d := range migrations.Dictionaries {
+		wrong, err := s.misnamed(ctx, d.Table)
 		if err != nil {
-			return flaws, fmt.Errorf("check %s: %w", d.table, err)
+			return flaws, fmt.Errorf("check %s: %w", d.Table, err)
 		}
 		for _, id := range wrong {
-			flaws = append(flaws, ledger.Flaw{Object: fmt.Sprintf("%s row %d", d.table, id), What: "the hash that its text is found by is not that of the text"})
+			flaws = append(flaws, ledger.Flaw{Object: fmt.Sprintf("%s row %d", d.Table, id), What: "the hash that its text is found by is not that of the text"})
 		}
 	}
 	more, err := s.misnamedCollateral(ctx)
@@ -140,7 +123,7 @@ func (s *Store) Flaws(ctx context.Context, _ bool) ([]ledger.Flaw, error) {
 // misnamed returns the rows of a dictionary whose text has another hash.
 func (s *Store) misnamed(ctx context.Context, table string) (wrong []int32, err error) {
 	var last, to int64
-	for last >= 0 && len(wrong) < maxFlaws {
+	for last >= 0 && len(wrong) < ledger.MaxFlaws {
 		err := s.reads.read(ctx, func(c *pgx.Conn) error {
 			var found []int32
 			err := c.QueryRow(ctx, `SELECT coalesce(max(id), -1), coalesce(array_agg(id) FILTER (WHERE sha256 <> sha256(convert_to(text, 'UTF8'))), '{}')
@@ -161,7 +144,7 @@ func (s *Store) misnamed(ctx context.Context, table string) (wrong []int32, err 
 // misnamedCollateral does the same for collateral, whose hash is its key.
 func (s *Store) misnamedCollateral(ctx context.Context) (flaws []ledger.Flaw, err error) {
 	last := []byte{}
-	for last != nil && len(flaws) < maxFlaws {
+	for last != nil && len(flaws) < ledger.MaxFlaws {
 		var to []byte
 		err := s.reads.read(ctx, func(c *pgx.Conn) error {
 			var found [][]byte
@@ -208,13 +191,13 @@ func (s *Store) Reindex(ctx context.Context, entries []ledger.Entry, tiles []led
 
 // reindex makes the index rows of one entry.
 func reindex(ctx context.Context, tx pgx.Tx, e ledger.Entry) error {
-	ids := make([]*int32, len(dictionaryTables))
+	ids := make([]*int32, len(migrations.Dictionaries))
 	for i, text := range []string{e.Issuer, e.MediaType, e.PredicateType} {
 		if text == "" {
 			continue // NULL
 		}
 		var err error
-		if ids[i], err = term(ctx, tx, dictionaryTables[i].table, text); err != nil {
+		if ids[i], err = term(ctx, tx, migrations.Dictionaries[i].Table, text); err != nil {
 			return err
 		}
 	}
@@ -257,15 +240,15 @@ func term(ctx context.Context, tx pgx.Tx, table, text string) (*int32, error) {
 // the same, entries keep the one that was found by it.
 func rename(ctx context.Context, tx pgx.Tx) error {
 	const own = `sha256(convert_to(w.text, 'UTF8'))`
-	for _, d := range dictionaryTables {
+	for _, d := range migrations.Dictionaries {
 		for _, change := range []string{
-			`UPDATE entries e SET ` + d.column + ` = r.id FROM ` + d.table + ` w JOIN ` + d.table + ` r ON r.sha256 = ` + own + `
-				WHERE w.sha256 <> ` + own + ` AND e.` + d.column + ` = w.id`,
-			`DELETE FROM ` + d.table + ` w USING ` + d.table + ` r WHERE r.sha256 = ` + own + ` AND w.sha256 <> ` + own,
-			`UPDATE ` + d.table + ` w SET sha256 = ` + own + ` WHERE sha256 <> ` + own,
+			`UPDATE entries e SET ` + d.Column + ` = r.id FROM ` + d.Table + ` w JOIN ` + d.Table + ` r ON r.sha256 = ` + own + `
+				WHERE w.sha256 <> ` + own + ` AND e.` + d.Column + ` = w.id`,
+			`DELETE FROM ` + d.Table + ` w USING ` + d.Table + ` r WHERE r.sha256 = ` + own + ` AND w.sha256 <> ` + own,
+			`UPDATE ` + d.Table + ` w SET sha256 = ` + own + ` WHERE sha256 <> ` + own,
 		} {
 			if _, err := tx.Exec(ctx, change); err != nil {
-				return fmt.Errorf("set right %s: %w", d.table, err)
+				return fmt.Errorf("set right %s: %w", d.Table, err)
 			}
 		}
 	}

@@ -8,9 +8,9 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"slices"
 
 	"github.com/scittd/scittd/ledger"
+	"github.com/scittd/scittd/migrations"
 )
 
 var _ ledger.Audit = (*Store)(nil)
@@ -25,13 +25,7 @@ func (s *Store) Dossiers(ctx context.Context, from uint64, limit int) ([]ledger.
 	if err != nil {
 		return nil, nil
 	}
-	found := map[uint64]*ledger.Dossier{}
-	of := func(i uint64) *ledger.Dossier {
-		if found[i] == nil {
-			found[i] = &ledger.Dossier{Index: i}
-		}
-		return found[i]
-	}
+	found := ledger.Dossiers{}
 	high := min(low, math.MaxInt64-ledger.MaxPage) + int64(limit)
 	for _, part := range []struct {
 		query string
@@ -42,7 +36,7 @@ func (s *Store) Dossiers(ctx context.Context, from uint64, limit int) ([]ledger.
 				var d ledger.Dossier
 				err := scan(&d.Index, &d.Registry, &d.Repository)
 				if err == nil {
-					of(d.Index).Audited, of(d.Index).Registry, of(d.Index).Repository = true, d.Registry, d.Repository
+					found.Of(d.Index).Audited, found.Of(d.Index).Registry, found.Of(d.Index).Repository = true, d.Registry, d.Repository
 				}
 				return err
 			}},
@@ -53,7 +47,7 @@ func (s *Store) Dossiers(ctx context.Context, from uint64, limit int) ([]ledger.
 				var c ledger.Collateral
 				err := scan(&i, &c.Kind, &c.Data)
 				if err == nil {
-					of(i).Collateral = append(of(i).Collateral, c)
+					found.Of(i).Collateral = append(found.Of(i).Collateral, c)
 				}
 				return err
 			}},
@@ -64,7 +58,7 @@ func (s *Store) Dossiers(ctx context.Context, from uint64, limit int) ([]ledger.
 				var next int64
 				err := scan(&d.Entry, &d.Registry, &d.Repository, &d.Subject, &d.Artifact, &d.State, &d.Tries, &next, &d.LastError, &d.Manifest)
 				if d.NextAt = fromMillis(next); err == nil {
-					of(d.Entry).Deliveries = append(of(d.Entry).Deliveries, d)
+					found.Of(d.Entry).Deliveries = append(found.Of(d.Entry).Deliveries, d)
 				}
 				return err
 			}},
@@ -73,12 +67,7 @@ func (s *Store) Dossiers(ctx context.Context, from uint64, limit int) ([]ledger.
 			return nil, err
 		}
 	}
-	all := make([]ledger.Dossier, 0, len(found))
-	for _, d := range found {
-		all = append(all, *d)
-	}
-	slices.SortFunc(all, func(a, b ledger.Dossier) int { return int(int64(a.Index) - int64(b.Index)) })
-	return all, nil
+	return found.Sorted(), nil
 }
 
 // each scans every row of a query.
@@ -96,14 +85,6 @@ func (s *Store) each(ctx context.Context, scan func(func(...any) error) error, q
 	return classify(rows.Err())
 }
 
-// maxFlaws bounds what Flaws returns of one kind.
-const maxFlaws = 100
-
-// dictionaryTables intern text; an entry names its row in the column.
-var dictionaryTables = []struct{ table, column string }{
-	{"issuers", "issuer_id"}, {"media_types", "media_type_id"}, {"predicate_types", "predicate_type_id"},
-}
-
 // Flaws asks SQLite for its own checks last: they read the whole file.
 func (s *Store) Flaws(ctx context.Context, thorough bool) ([]ledger.Flaw, error) {
 	var flaws []ledger.Flaw
@@ -117,7 +98,7 @@ func (s *Store) Flaws(ctx context.Context, thorough bool) ([]ledger.Flaw, error)
 			})
 			return err
 		}, `WITH newest AS (SELECT coalesce(max(size), 0) AS size FROM heads)
-			SELECT "index", size FROM newest JOIN `+table+` ON "index" >= size OR "index" < 0 ORDER BY "index" LIMIT ?`, maxFlaws)
+			SELECT "index", size FROM newest JOIN `+table+` ON "index" >= size OR "index" < 0 ORDER BY "index" LIMIT ?`, ledger.MaxFlaws)
 		if err != nil {
 			return flaws, fmt.Errorf("look for strays in %s: %w", table, err)
 		}
@@ -131,16 +112,16 @@ func (s *Store) Flaws(ctx context.Context, thorough bool) ([]ledger.Flaw, error)
 		return err
 	}, `WITH newest AS (SELECT coalesce(max(size), 0) AS size FROM heads)
 		SELECT level, n, size FROM newest JOIN tiles ON level NOT BETWEEN 0 AND 6 OR n < 0 OR n >= size >> (8 * (level + 1))
-		ORDER BY level, n LIMIT ?`, maxFlaws)
+		ORDER BY level, n LIMIT ?`, ledger.MaxFlaws)
 	if err != nil {
 		return flaws, fmt.Errorf("look for strays in tiles: %w", err)
 	}
-	for _, d := range dictionaryTables {
-		err := s.misnamed(ctx, `SELECT id, CAST(text AS BLOB), sha256 FROM `+d.table, func(id int64, _ []byte) {
-			flaws = append(flaws, ledger.Flaw{Object: fmt.Sprintf("%s row %d", d.table, id), What: "the hash that its text is found by is not that of the text"})
+	for _, d := range migrations.Dictionaries {
+		err := s.misnamed(ctx, `SELECT id, CAST(text AS BLOB), sha256 FROM `+d.Table, func(id int64, _ []byte) {
+			flaws = append(flaws, ledger.Flaw{Object: fmt.Sprintf("%s row %d", d.Table, id), What: "the hash that its text is found by is not that of the text"})
 		})
 		if err != nil {
-			return flaws, fmt.Errorf("check %s: %w", d.table, err)
+			return flaws, fmt.Errorf("check %s: %w", d.Table, err)
 		}
 	}
 	err = s.misnamed(ctx, `SELECT id, data, sha256 FROM collateral`, func(id int64, _ []byte) {
@@ -159,7 +140,7 @@ func (s *Store) Flaws(ctx context.Context, thorough bool) ([]ledger.Flaw, error)
 			flaws = append(flaws, ledger.Flaw{Object: "file", What: said})
 		}
 		return err
-	}, fmt.Sprintf(`PRAGMA integrity_check(%d)`, maxFlaws))
+	}, fmt.Sprintf(`PRAGMA integrity_check(%d)`, ledger.MaxFlaws))
 	if err != nil && !errors.Is(err, ledger.ErrCorrupt) {
 		return flaws, fmt.Errorf("check the file: %w", err)
 	}
@@ -170,7 +151,7 @@ func (s *Store) Flaws(ctx context.Context, thorough bool) ([]ledger.Flaw, error)
 		var table, parent string
 		var row sql.NullInt64
 		err := scan(&table, &row, &parent, new(int))
-		if len(flaws) < maxFlaws {
+		if len(flaws) < ledger.MaxFlaws {
 			flaws = append(flaws, ledger.Flaw{Object: fmt.Sprintf("%s row %d", table, row.Int64), What: "names a row of " + parent + " that is missing"})
 		}
 		return err
@@ -191,7 +172,7 @@ func (s *Store) misnamed(ctx context.Context, query string, found func(id int64,
 		if err := scan(&id, &content, &sum); err != nil {
 			return err
 		}
-		if own := sha256.Sum256(content); string(own[:]) != string(sum) && n < maxFlaws {
+		if own := sha256.Sum256(content); string(own[:]) != string(sum) && n < ledger.MaxFlaws {
 			n++
 			found(id, content)
 		}
@@ -234,10 +215,10 @@ func (r *reindexer) exec(query string, args ...any) error {
 }
 
 func (r *reindexer) entry(e ledger.Entry) error {
-	ids := make([]int64, len(dictionaryTables))
+	ids := make([]int64, len(migrations.Dictionaries))
 	for i, text := range []string{e.Issuer, e.MediaType, e.PredicateType} {
 		var err error
-		if ids[i], err = r.term(dictionaryTables[i].table, text); err != nil {
+		if ids[i], err = r.term(migrations.Dictionaries[i].Table, text); err != nil {
 			return err
 		}
 	}
@@ -287,8 +268,8 @@ func (r *reindexer) term(table, text string) (id int64, err error) {
 // dictionaries gives every text its own hash. Of two rows that then say the
 // same, entries keep the one that was found by it.
 func (r *reindexer) dictionaries() error {
-	for _, d := range dictionaryTables {
-		rows, err := r.tx.QueryContext(r.ctx, `SELECT id, CAST(text AS BLOB), sha256 FROM `+d.table)
+	for _, d := range migrations.Dictionaries {
+		rows, err := r.tx.QueryContext(r.ctx, `SELECT id, CAST(text AS BLOB), sha256 FROM `+d.Table)
 		if err != nil {
 			return err
 		}
@@ -308,16 +289,16 @@ func (r *reindexer) dictionaries() error {
 		}
 		for id, sum := range wrong {
 			var other int64
-			err := r.tx.QueryRowContext(r.ctx, `SELECT id FROM `+d.table+` WHERE sha256 = ?`, sum[:]).Scan(&other)
+			err := r.tx.QueryRowContext(r.ctx, `SELECT id FROM `+d.Table+` WHERE sha256 = ?`, sum[:]).Scan(&other)
 			switch {
 			case errors.Is(err, sql.ErrNoRows):
-				err = r.exec(`UPDATE `+d.table+` SET sha256 = ? WHERE id = ?`, sum[:], id)
+				err = r.exec(`UPDATE `+d.Table+` SET sha256 = ? WHERE id = ?`, sum[:], id)
 			case err == nil:
-				err = errors.Join(r.exec(`UPDATE entries SET `+d.column+` = ? WHERE `+d.column+` = ?`, other, id),
-					r.exec(`DELETE FROM `+d.table+` WHERE id = ?`, id))
+				err = errors.Join(r.exec(`UPDATE entries SET `+d.Column+` = ? WHERE `+d.Column+` = ?`, other, id),
+					r.exec(`DELETE FROM `+d.Table+` WHERE id = ?`, id))
 			}
 			if err != nil {
-				return fmt.Errorf("set right %s row %d: %w", d.table, id, err)
+				return fmt.Errorf("set right %s row %d: %w", d.Table, id, err)
 			}
 		}
 	}
