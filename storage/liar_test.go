@@ -326,6 +326,9 @@ func TestErrorsSayWhetherToComeBack(t *testing.T) {
 					t.Errorf("%v; is %q: %v", err, class, errors.Is(err, class))
 				}
 			}
+			if trouble := tt.code == 429 || tt.code >= 500; errors.Is(err, storage.ErrTrouble) != trouble {
+				t.Errorf("%v; is trouble of the whole registry: %v, want %v", err, !trouble, trouble)
+			}
 			if !strings.Contains(err.Error(), tt.says) || strings.ContainsAny(err.Error(), "\x1b\r\n") {
 				t.Errorf("%q does not say %q in clean text", err, tt.says)
 			}

@@ -60,15 +60,15 @@ func artifactType(mediaType string) string {
 
 // evidenceManifest is derived from digest (and so size), type and subject alone:
 // two claims about the same evidence share it.
-func evidenceManifest(subject, evidence ocispec.Descriptor) []byte {
-	return artifact(subject, evidence.MediaType, map[string]string{
+func evidenceManifest(p Profile, subject, evidence ocispec.Descriptor) []byte {
+	return artifact(p, subject, evidence.MediaType, map[string]string{
 		ocispec.AnnotationCreated:     time.Unix(0, 0).UTC().Format(time.RFC3339),
 		annotationPrefix + "evidence": evidence.Digest.String(),
 	}, evidence)
 }
 
 // manifest of the transparency artifact.
-func (t Transparency) manifest(subject ocispec.Descriptor) ([]byte, error) {
+func (t Transparency) manifest(p Profile, subject ocispec.Descriptor) ([]byte, error) {
 	created, err := time.Parse(time.RFC3339, t.Created)
 	if err != nil {
 		return nil, fmt.Errorf("registration time %q: want RFC 3339", t.Created)
@@ -82,7 +82,7 @@ func (t Transparency) manifest(subject ocispec.Descriptor) ([]byte, error) {
 			annotations[annotationPrefix+name] = value
 		}
 	}
-	return artifact(subject, TransparencyType, annotations,
+	return artifact(p, subject, TransparencyType, annotations,
 		layer(StatementType, t.Transparent), layer(TransparencyType, t.Receipt)), nil
 }
 
@@ -92,20 +92,25 @@ func clean(value string) bool {
 	return value != "" && len(value) <= maxAnnotation && utf8.ValidString(value) && !strings.ContainsFunc(value, unicode.IsControl)
 }
 
-// artifact writes an artifact manifest.
+// artifact writes an artifact manifest: the same for everybody who writes it for
+// a registry of that profile. A subject without digest is none.
 //
 // SPEC OCI image 1.1, guidelines for artifact usage: empty config, artifactType,
 // at least one layer.
-func artifact(subject ocispec.Descriptor, artifactType string, annotations map[string]string, layers ...ocispec.Descriptor) []byte {
-	body, err := json.Marshal(ocispec.Manifest{
+func artifact(p Profile, subject ocispec.Descriptor, artifactType string, annotations map[string]string, layers ...ocispec.Descriptor) []byte {
+	p.bound(annotations)
+	m := ocispec.Manifest{
 		Versioned:    specs.Versioned{SchemaVersion: 2},
 		MediaType:    ocispec.MediaTypeImageManifest,
 		ArtifactType: artifactType,
-		Config:       ocispec.DescriptorEmptyJSON,
+		Config:       p.config(),
 		Layers:       layers,
-		Subject:      &subject,
 		Annotations:  annotations,
-	})
+	}
+	if subject.Digest != "" {
+		m.Subject = &subject
+	}
+	body, err := json.Marshal(m)
 	if err != nil {
 		panic(err) // strings and numbers only: cannot fail
 	}
@@ -124,7 +129,7 @@ func subjectDescriptor(d Descriptor, body []byte) (ocispec.Descriptor, error) {
 		return ocispec.Descriptor{}, err
 	}
 	if got := dig.Algorithm().FromBytes(body); got != dig {
-		return ocispec.Descriptor{}, fmt.Errorf("%w: %s as %s", errOtherBytes, got, dig)
+		return ocispec.Descriptor{}, fmt.Errorf("%w: %s as %s", ErrOtherBytes, got, dig)
 	}
 	var m struct {
 		MediaType string `json:"mediaType"`

@@ -21,6 +21,12 @@ type Placer struct {
 	// Pause waits between two looks at a list that does not show what was
 	// pushed, or returns why not. nil: really wait.
 	Pause func(ctx context.Context, d time.Duration) error
+
+	// SawImage is told of the manifest of an image that something is hung on, and
+	// SawEvidence of the size of evidence, as soon as a placement knows it. nil:
+	// nobody is.
+	SawImage    func(manifest []byte)
+	SawEvidence func(size int64)
 }
 
 // PlaceEvidence hangs evidence on subject (a digest) as an ordinary artifact:
@@ -44,7 +50,7 @@ func PlaceTransparency(ctx context.Context, repo Repository, subject string, t T
 
 // Evidence is PlaceEvidence.
 func (p Placer) Evidence(ctx context.Context, repo Repository, subject string, e Evidence) (string, error) {
-	image, err := lookUp(ctx, repo, subject)
+	image, err := p.lookUp(ctx, repo, subject)
 	if err != nil {
 		return "", fmt.Errorf("place evidence %s: %w", e.Digest, err)
 	}
@@ -52,8 +58,11 @@ func (p Placer) Evidence(ctx context.Context, repo Repository, subject string, e
 	if err != nil {
 		return "", fmt.Errorf("place evidence %s: %w", e.Digest, err)
 	}
+	if p.SawEvidence != nil {
+		p.SawEvidence(size)
+	}
 	blob := ocispec.Descriptor{MediaType: artifactType(e.MediaType), Digest: digest.Digest(e.Digest), Size: size}
-	body := evidenceManifest(image, blob)
+	body := evidenceManifest(profileOf(repo), image, blob)
 	carrier, err := findCarrier(ctx, repo, image, blob, digest.FromBytes(body).String())
 	if err != nil {
 		return "", fmt.Errorf("place evidence %s: %w", e.Digest, err)
@@ -81,11 +90,11 @@ func (p Placer) transparency(ctx context.Context, repo Repository, subject strin
 	if len(t.Transparent) == 0 || len(t.Receipt) == 0 {
 		return "", errors.New("it lacks the statement or the receipt")
 	}
-	image, err := lookUp(ctx, repo, subject)
+	image, err := p.lookUp(ctx, repo, subject)
 	if err != nil {
 		return "", err
 	}
-	body, err := t.manifest(image)
+	body, err := t.manifest(profileOf(repo), image)
 	if err != nil {
 		return "", err
 	}
@@ -124,7 +133,7 @@ func pushEvidence(ctx context.Context, repo Repository, e Evidence) (int64, erro
 
 // lookUp describes the image from its own manifest: mediaType and size come
 // from nowhere else.
-func lookUp(ctx context.Context, repo Repository, subject string) (ocispec.Descriptor, error) {
+func (p Placer) lookUp(ctx context.Context, repo Repository, subject string) (ocispec.Descriptor, error) {
 	if err := validDigest(subject); err != nil {
 		return ocispec.Descriptor{}, err
 	}
@@ -136,9 +145,13 @@ func lookUp(ctx context.Context, repo Repository, subject string) (ocispec.Descr
 		return ocispec.Descriptor{}, err
 	}
 	if d.Digest != subject {
-		return ocispec.Descriptor{}, fmt.Errorf("%w: %s as %s", errOtherBytes, d.Digest, subject)
+		return ocispec.Descriptor{}, fmt.Errorf("%w: %s as %s", ErrOtherBytes, d.Digest, subject)
 	}
-	return subjectDescriptor(d, body)
+	image, err := subjectDescriptor(d, body)
+	if err == nil && p.SawImage != nil {
+		p.SawImage(body)
+	}
+	return image, err
 }
 
 // findCarrier looks for a listed referrer of the blob's type that has the blob as a
@@ -163,7 +176,7 @@ func findCarrier(ctx context.Context, repo Repository, image, blob ocispec.Descr
 			}
 		}
 		_, body, err := repo.Manifest(ctx, d.Digest)
-		if errors.Is(err, ErrNotFound) || errors.Is(err, errOtherBytes) {
+		if errors.Is(err, ErrNotFound) || errors.Is(err, ErrOtherBytes) {
 			continue // listed, but swept or spoilt
 		}
 		if err != nil {
@@ -185,7 +198,7 @@ func findCarrier(ctx context.Context, repo Repository, image, blob ocispec.Descr
 // attach pushes the manifest body and reads it back. blobs are its layers, as
 // far as they are not there already.
 func (p Placer) attach(ctx context.Context, repo Repository, image ocispec.Descriptor, body []byte, blobs ...[]byte) (string, error) {
-	manifest, err := p.push(ctx, repo, body, append(blobs, ocispec.DescriptorEmptyJSON.Data))
+	manifest, err := p.push(ctx, repo, body, "", append(blobs, ocispec.DescriptorEmptyJSON.Data))
 	if err != nil {
 		return "", err
 	}
@@ -199,7 +212,7 @@ func (p Placer) attach(ctx context.Context, repo Repository, image ocispec.Descr
 // push repeats itself when the registry misses a blob that it has just
 // acknowledged: one was swept in between, or another client was pushing the same
 // one (the empty config is everybody's).
-func (p Placer) push(ctx context.Context, repo Repository, body []byte, blobs [][]byte) (Descriptor, error) {
+func (p Placer) push(ctx context.Context, repo Repository, body []byte, tag string, blobs [][]byte) (Descriptor, error) {
 	const tries = 4
 	for try := 1; ; try++ {
 		for _, content := range blobs {
@@ -208,7 +221,7 @@ func (p Placer) push(ctx context.Context, repo Repository, body []byte, blobs []
 			}
 		}
 		failpoint.Hit(failpoint.Blobs)
-		manifest, err := repo.PushManifest(ctx, ocispec.MediaTypeImageManifest, body, "")
+		manifest, err := repo.PushManifest(ctx, ocispec.MediaTypeImageManifest, body, tag)
 		if !errors.Is(err, ErrNotFound) || try == tries {
 			return manifest, err
 		}
@@ -237,14 +250,23 @@ type listKeeper interface {
 	keepListed(ctx context.Context, subject string, manifest Descriptor) error
 }
 
-// readBack returns nil once the list shows the manifest.
+// readBack returns nil once the list shows the manifest; where there is none, by
+// order, once the manifest is there.
 //
 // A registry may be slow to list what it accepted: look again, three times. One
 // that has not listed it by then never will, whatever it promised: keep the list
 // for it. A list kept by tag may be overwritten just after it was read: believe
 // only what is still there after a competitor's time, else put it in again.
 func (p Placer) readBack(ctx context.Context, repo Repository, subject string, manifest Descriptor) error {
+	profile := profileOf(repo)
+	if profile.Referrers == ReferrersOff {
+		_, _, err := repo.Manifest(ctx, manifest.Digest)
+		return err
+	}
 	keeper, _ := repo.(listKeeper)
+	if profile.Referrers == ReferrersAPI {
+		keeper = nil
+	}
 	contest := func() time.Duration {
 		if keeper == nil {
 			return 0

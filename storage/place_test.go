@@ -228,8 +228,9 @@ func TestEvidenceThatIsAlreadyAttachedIsReused(t *testing.T) {
 	}
 }
 
-// attach pushes an artifact as other clients do and returns its digest.
-func attach(t *testing.T, repo storage.Repository, subject, artifactType string, blob digest.Digest) string {
+// attach pushes an artifact as other clients do and returns its digest. like is
+// an image that is there, if subject is not.
+func attach(t *testing.T, repo storage.Repository, subject, artifactType string, blob digest.Digest, like ...string) string {
 	t.Helper()
 	if err := repo.PushBlob(t.Context(), digest.FromString("{}").String(), 2, func() (io.ReadCloser, error) {
 		return io.NopCloser(strings.NewReader("{}")), nil
@@ -240,7 +241,7 @@ func attach(t *testing.T, repo storage.Repository, subject, artifactType string,
 	if err != nil || !there {
 		t.Fatalf("blob %s: %v %v", blob, there, err)
 	}
-	image, _, err := repo.Manifest(t.Context(), subject)
+	image, _, err := repo.Manifest(t.Context(), append(like, subject)[0])
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -67,3 +67,13 @@ func Resolve(ctx context.Context, reg Registry, ref Reference) (Repository, Desc
 	d, _, err := repo.Manifest(ctx, name)
 	return repo, d, err
 }
+
+// SplitRepository reads host/repository, which may be followed by a tag or a
+// digest.
+func SplitRepository(s string) (host, repository string, err error) {
+	ref, err := registry.ParseReference(s)
+	if err != nil {
+		return "", "", fmt.Errorf("repository %q: %w: want host/repository", s, err)
+	}
+	return ref.Registry, ref.Repository, nil
+}

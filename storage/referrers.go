@@ -26,13 +26,26 @@ const (
 	byAPI                    // the API lists what we push
 	byTag                    // there is no API: we keep the tag
 	byBoth                   // the API answers but does not list: we keep the tag, and read both
+	nowhere                  // by order: nothing lists what we push
 )
+
+// listings are their names, in a Memo and for whoever asks.
+var listings = [...]string{undecided: "", byAPI: "api", byTag: "tags", byBoth: "both", nowhere: "off"}
 
 // listingHolds is how long such a decision is good for: registries are
 // upgraded, and moved.
 const listingHolds = 24 * time.Hour
 
-func (r *repository) listed() listing {
+// known is what this process knows already.
+func (r *repository) known() listing {
+	switch r.remote.profile.Referrers {
+	case ReferrersAPI:
+		return byAPI
+	case ReferrersTags:
+		return byTag
+	case ReferrersOff:
+		return nowhere
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.listing != undecided && r.remote.now().Sub(r.decided) > listingHolds {
@@ -41,48 +54,64 @@ func (r *repository) listed() listing {
 	return r.listing
 }
 
-func (r *repository) decide(l listing) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.listing, r.decided = l, r.remote.now()
+// listed is known, with what other processes know.
+func (r *repository) listed(ctx context.Context) listing {
+	l := r.known()
+	if l == undecided {
+		r.recall(ctx)
+		l = r.known()
+	}
+	return l
 }
 
 // pushReferrer pushes a manifest with a subject and sees to it that it is listed.
-//
-// SPEC OCI distribution 1.1: a client that pushes a manifest with a subject MUST
-// verify that the referrers API is available, or else keep the referrers tag.
 func (r *repository) pushReferrer(ctx context.Context, desc ocispec.Descriptor, body []byte, ref string, m referrer) error {
 	watch := &subjectWatch{Client: r.remote.client}
 	if err := r.open(watch).PushReference(ctx, desc, bytes.NewReader(body), ref); err != nil {
 		return err
 	}
-	switch r.listed() {
-	case byAPI:
+	return r.list(ctx, m.Subject.Digest, m.describe(fromOCI(desc)), watch.seen)
+}
+
+// list sees to it that d, which was just pushed, is in the list of subject.
+// promised: the registry said so by OCI-Subject.
+//
+// SPEC OCI distribution 1.1: a client that pushes a manifest with a subject MUST
+// verify that the referrers API is available, or else keep the referrers tag.
+func (r *repository) list(ctx context.Context, subject digest.Digest, d Descriptor, promised bool) error {
+	switch r.listed(ctx) {
+	case byAPI, nowhere:
 		return nil
 	case byTag, byBoth:
-		return r.tag(ctx, m.Subject.Digest, m.describe(fromOCI(desc)))
+		return r.tag(ctx, subject, d)
 	}
-	found, err := r.byAPI(ctx, m.Subject.Digest)
+	found, err := r.byAPI(ctx, subject)
 	switch {
-	case err == nil && contains(found, desc.Digest.String()):
-		r.decide(byAPI)
+	case err == nil && contains(found, d.Digest):
+		r.decide(ctx, byAPI)
 		return nil
-	case err == nil && watch.seen:
-		return nil // promised and perhaps under way; who reads back decides, with keepListed
+	case err == nil && promised:
+		return nil // perhaps under way; who reads back decides, with keepListed
 	case err == nil:
-		r.decide(byBoth)
+		r.decide(ctx, byBoth)
 	case noAPI(err):
-		r.decide(byTag)
+		// If it was the credentials, they do not write the tag either, and nothing
+		// is known of the registry.
+		if err := r.tag(ctx, subject, d); err != nil {
+			return err
+		}
+		r.decide(ctx, byTag)
+		return nil
 	default:
 		return err
 	}
-	return r.tag(ctx, m.Subject.Digest, m.describe(fromOCI(desc)))
+	return r.tag(ctx, subject, d)
 }
 
 // keepListed implements listKeeper.
 func (r *repository) keepListed(ctx context.Context, subject string, manifest Descriptor) error {
-	if l := r.listed(); l == undecided || l == byAPI {
-		r.decide(byBoth)
+	if l := r.listed(ctx); l == undecided || l == byAPI {
+		r.decide(ctx, byBoth)
 	}
 	return r.failure("push to", fmt.Sprintf("list manifest %s in %s", manifest.Digest, r.name()),
 		r.tag(ctx, digest.Digest(subject), manifest))
@@ -107,7 +136,7 @@ func (r *repository) Referrers(ctx context.Context, subject, artifactType string
 
 // find reads the list, or both lists, into one without duplicates.
 func (r *repository) find(ctx context.Context, subject digest.Digest) ([]Descriptor, error) {
-	how := r.listed()
+	how := r.listed(ctx)
 	var found []Descriptor
 	if how != byTag {
 		listed, err := r.byAPI(ctx, subject)
@@ -123,8 +152,11 @@ func (r *repository) find(ctx context.Context, subject digest.Digest) ([]Descrip
 		if how == byAPI && err == nil {
 			return found, nil
 		}
+		if how == byAPI && r.remote.profile.Referrers == ReferrersAPI {
+			return nil, err
+		}
 		if how == byAPI {
-			r.decide(undecided) // the API is gone: look at the tag, ask again at the next push
+			r.decide(ctx, undecided) // the API is gone: look at the tag, ask again at the next push
 		}
 	}
 	tagged, err := r.byTag(ctx, subject)
@@ -190,7 +222,11 @@ func noAPI(err error) bool {
 // the manifest has an artifactType (go-containerregistry). An entry that cannot
 // be completed stays as it is, and harms no other.
 func (r *repository) complete(ctx context.Context, d Descriptor, poor bool) (Descriptor, error) {
-	if d.ArtifactType != "" && d.ArtifactType != ocispec.MediaTypeEmptyJSON && !poor {
+	switch d.ArtifactType {
+	case "", ocispec.MediaTypeEmptyJSON, ocispec.MediaTypeImageConfig:
+		poor = true
+	}
+	if !poor {
 		return d, nil
 	}
 	r.mu.Lock()
@@ -201,7 +237,7 @@ func (r *repository) complete(ctx context.Context, d Descriptor, poor bool) (Des
 		return known, nil
 	}
 	desc, body, err := r.Manifest(ctx, d.Digest)
-	if errors.Is(err, ErrNotFound) || errors.Is(err, errOtherBytes) {
+	if errors.Is(err, ErrNotFound) || errors.Is(err, ErrOtherBytes) {
 		return d, nil // listed, but swept or spoilt
 	}
 	if err != nil {

@@ -204,6 +204,20 @@ func (p *impatient) placer() storage.Placer {
 	}}
 }
 
+// both places what mustPlace does.
+func (p *impatient) both(t *testing.T, repo storage.Repository, subject string) (evidenceManifest, transparencyManifest string) {
+	t.Helper()
+	e, err := p.placer().Evidence(t.Context(), repo, subject, evidence("sbom"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	tr, err := p.placer().Transparency(t.Context(), repo, subject, transparency("e1"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return e, tr
+}
+
 func mustPlace(t *testing.T, repo storage.Repository, subject string) (evidenceManifest, transparencyManifest string) {
 	t.Helper()
 	e, err := storage.PlaceEvidence(t.Context(), repo, subject, evidence("sbom"))

@@ -36,6 +36,12 @@ type RemoteOptions struct {
 	// registries whose token service (the realm) is another host.
 	TokenHosts []string
 
+	// Profiles are rules for particular registries, see ProfileOf.
+	Profiles []string
+	// Memo is asked, and told, how repositories list referrers. nil: every
+	// process finds out for itself.
+	Memo Memo
+
 	Header    http.Header // sent to the registry with every request
 	UserAgent string      // "scittd" if empty
 }
@@ -44,11 +50,13 @@ type RemoteOptions struct {
 // it, updates of a referrers tag are merged; between two, they can only be read
 // back and repeated.
 type Remote struct {
-	host   string // as in references
-	plain  bool
-	client *auth.Client
-	pool   *http.Transport
-	now    func() time.Time
+	host    string // as in references
+	plain   bool
+	profile Profile
+	memo    Memo
+	client  *auth.Client
+	pool    *http.Transport
+	now     func() time.Time
 
 	mu    sync.Mutex
 	repos map[string]*repository // by name, for good: each knows its registry
@@ -64,6 +72,10 @@ func OpenRemote(host string, o RemoteOptions) (*Remote, error) {
 	if err := ref.ValidateRegistry(); err != nil {
 		return nil, fmt.Errorf("registry host %q: want name or name:port", host)
 	}
+	profile, err := ProfileOf(host, o.Profiles)
+	if err != nil {
+		return nil, fmt.Errorf("registry %s: %w", host, err)
+	}
 	config, err := o.tls()
 	if err != nil {
 		return nil, fmt.Errorf("registry %s: %w", host, err)
@@ -76,7 +88,7 @@ func OpenRemote(host string, o RemoteOptions) (*Remote, error) {
 		return nil, fmt.Errorf("registry %s: docker config: %w", host, err)
 	}
 
-	r := &Remote{host: host, plain: o.PlainHTTP, now: time.Now, repos: map[string]*repository{}}
+	r := &Remote{host: host, plain: o.PlainHTTP, profile: profile, memo: o.Memo, now: time.Now, repos: map[string]*repository{}}
 	r.pool = &http.Transport{
 		Proxy:                  http.ProxyFromEnvironment,
 		DialContext:            (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
@@ -116,6 +128,9 @@ func OpenRemote(host string, o RemoteOptions) (*Remote, error) {
 
 // Host is the registry's, as in references.
 func (r *Remote) Host() string { return r.host }
+
+// Profile is what is particular about the registry.
+func (r *Remote) Profile() Profile { return r.profile }
 
 // Repository opens name. It returns the same value for the same name.
 func (r *Remote) Repository(name string) (Repository, error) {

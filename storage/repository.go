@@ -31,9 +31,6 @@ const (
 	uploadAttempts  = 3
 )
 
-// errOtherBytes: what came is not what the digest promises.
-var errOtherBytes = errors.New("the registry sent other bytes")
-
 // repository is one repository of a Remote.
 //
 // oras-go decides once per value whether a registry has the referrers API, and
@@ -50,6 +47,7 @@ type repository struct {
 	mu        sync.Mutex // guards all below; never held during a request
 	listing   listing
 	decided   time.Time                   // when listing was
+	asked     time.Time                   // when the memo was
 	emptySeen time.Time                   // when the empty config was last known to be there
 	described map[string]Descriptor       // by digest: what was learned by opening a manifest
 	tags      map[digest.Digest]*tagState // by subject: the lists that we keep
@@ -77,6 +75,8 @@ func (r *repository) open(client remote.Client) *remote.Repository {
 		PlainHTTP:            r.remote.plain,
 		MaxMetadataBytes:     maxManifest,
 		ReferrerListMaxPages: maxListPages,
+		ReferrerListPageSize: r.remote.profile.PageSize,
+		TagListPageSize:      r.remote.profile.PageSize,
 		SkipReferrersGC:      true, // deleting an old list could, at some registries, delete the image
 	}
 	repo.SetReferrersCapability(true) // fails only on a value already set
@@ -84,6 +84,8 @@ func (r *repository) open(client remote.Client) *remote.Repository {
 }
 
 func (r *repository) name() string { return r.ref.Repository }
+
+func (r *repository) profile() Profile { return r.remote.profile }
 
 // Manifest implements Repository.
 func (r *repository) Manifest(ctx context.Context, ref string) (Descriptor, []byte, error) {
@@ -100,12 +102,12 @@ func (r *repository) Manifest(ctx context.Context, ref string) (Descriptor, []by
 		return fail(err)
 	}
 	if len(body) > maxManifest || desc.Size > maxManifest {
-		return fail(fmt.Errorf("%w: more than %d of them", errOtherBytes, maxManifest))
+		return fail(fmt.Errorf("%w: more than %d of them", ErrOtherBytes, maxManifest))
 	}
 	// The header, the Content-Length and the reference may each say something;
 	// the bytes decide.
 	if got := desc.Digest.Algorithm().FromBytes(body); got != desc.Digest {
-		return fail(fmt.Errorf("%w: %s as %s", errOtherBytes, got, desc.Digest))
+		return fail(fmt.Errorf("%w: %s as %s", ErrOtherBytes, got, desc.Digest))
 	}
 	return Descriptor{MediaType: desc.MediaType, Digest: desc.Digest.String(), Size: int64(len(body))}, body, nil
 }
@@ -135,7 +137,7 @@ func (b *checkedBlob) Read(p []byte) (int, error) {
 	n, err := b.VerifyReader.Read(p)
 	if errors.Is(err, io.EOF) {
 		if wrong := b.Verify(); wrong != nil {
-			err = fmt.Errorf("%s: %w: %w", b.attempt, errOtherBytes, wrong)
+			err = fmt.Errorf("%s: %w: %w", b.attempt, ErrOtherBytes, wrong)
 		}
 	}
 	return n, err
@@ -215,6 +217,9 @@ func (r *repository) upload(ctx context.Context, attempt string, dig digest.Dige
 		return &sourceError{fmt.Errorf("%s: open it: %w", attempt, err)}
 	}
 	defer rc.Close()
+	if chunk := r.profile().ChunkSize; chunk > 0 && size > int64(chunk) {
+		return r.failure("push to", attempt, r.uploadInPieces(ctx, dig, size, chunk, rc))
+	}
 	var body io.Reader = rc
 	if size <= smallBlob {
 		// Also, net/http would send an empty stream as chunked.
@@ -243,8 +248,8 @@ func worthRepeating(err error) bool {
 
 // PushManifest implements Repository.
 func (r *repository) PushManifest(ctx context.Context, mediaType string, body []byte, tag string) (Descriptor, error) {
-	if len(body) > maxManifest {
-		return Descriptor{}, fmt.Errorf("push manifest to %s: %w: %d bytes, at most %d", r.name(), ErrRefused, len(body), maxManifest)
+	if most := r.profile().limit(); len(body) > most {
+		return Descriptor{}, fmt.Errorf("push manifest to %s: %w: %d bytes, at most %d", r.name(), ErrRefused, len(body), most)
 	}
 	desc := content.NewDescriptorFromBytes(mediaType, body)
 	attempt := fmt.Sprintf("push manifest %s to %s", desc.Digest, r.name())

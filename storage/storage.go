@@ -8,7 +8,8 @@
 //   - The same input gives the same manifest, byte for byte: whoever repeats a
 //     placement, after a crash or from another replica, adds nothing.
 //   - nil is returned only after the referrers list was read and shows the
-//     manifest. A 201 proves nothing, and neither does an OCI-Subject header.
+//     manifest; where a Profile says that there is none, the manifest itself. A
+//     201 proves nothing, and neither does an OCI-Subject header.
 //   - Only digests count. Nothing is tagged, except the list that the referrers
 //     tag schema keeps at registries without the referrers API.
 //
@@ -40,6 +41,8 @@ var (
 	// ErrNotListed: everything was pushed, yet the referrers list does not show
 	// it. Repeating is harmless.
 	ErrNotListed = errors.New("pushed, but not in the referrers list yet")
+	// ErrOtherBytes: what came is not what the digest promises.
+	ErrOtherBytes = errors.New("the registry sent other bytes")
 	// ErrRefused: the registry will not take this however often it is repeated
 	// (400, 405, 413, 415).
 	ErrRefused = errors.New("the registry refuses it for good")

@@ -69,7 +69,7 @@ func GetTagged(ctx context.Context, repo Repository, tag, mediaType string) ([]b
 		return nil, fmt.Errorf("tag %s: %w", tag, err)
 	}
 	if int64(len(content)) != m.Layers[0].Size {
-		return nil, fmt.Errorf("tag %s: %w: %d bytes of %d", tag, errOtherBytes, len(content), m.Layers[0].Size)
+		return nil, fmt.Errorf("tag %s: %w: %d bytes of %d", tag, ErrOtherBytes, len(content), m.Layers[0].Size)
 	}
 	return content, nil
 }

@@ -47,6 +47,53 @@ func (l tagList) descriptors() []ocispec.Descriptor {
 	return list
 }
 
+// with is the list without those that are gone, and with add. Where entries need
+// a platform they get one, also those that others have put there: the registry
+// would refuse the whole list.
+func (l tagList) with(add []Descriptor, gone map[digest.Digest]bool, platform *ocispec.Platform) (tagList, error) {
+	next := tagList{SchemaVersion: 2, MediaType: ocispec.MediaTypeImageIndex, Manifests: []json.RawMessage{}, Annotations: l.Annotations}
+	there := map[digest.Digest]bool{}
+	for i, d := range l.descriptors() {
+		if d.Digest.Validate() != nil || there[d.Digest] || gone[d.Digest] {
+			continue
+		}
+		there[d.Digest] = true
+		raw := l.Manifests[i]
+		if platform != nil && d.Platform == nil {
+			var err error
+			if raw, err = withPlatform(raw, platform); err != nil {
+				return next, err
+			}
+		}
+		next.Manifests = append(next.Manifests, raw)
+	}
+	for _, d := range add {
+		if there[digest.Digest(d.Digest)] || gone[digest.Digest(d.Digest)] {
+			continue
+		}
+		there[digest.Digest(d.Digest)] = true
+		raw, err := json.Marshal(struct {
+			Descriptor
+			Platform *ocispec.Platform `json:"platform,omitempty"`
+		}{d, platform})
+		if err != nil {
+			return next, err
+		}
+		next.Manifests = append(next.Manifests, raw)
+	}
+	return next, nil
+}
+
+// withPlatform adds one to an entry, and keeps its other fields.
+func withPlatform(entry json.RawMessage, platform *ocispec.Platform) (json.RawMessage, error) {
+	var fields map[string]any
+	if err := json.Unmarshal(entry, &fields); err != nil {
+		return nil, err
+	}
+	fields["platform"] = platform
+	return json.Marshal(fields)
+}
+
 // referrersTag of a subject.
 //
 // SPEC OCI distribution 1.1, referrers tag schema: algorithm, "-", encoded, cut
@@ -119,7 +166,7 @@ func (r *repository) state(subject digest.Digest) *tagState {
 // contest implements listKeeper. A competitor reads and writes about as fast as
 // we do; one that is known to be at work may be slower.
 func (r *repository) contest(subject string) time.Duration {
-	if l := r.listed(); l == undecided || l == byAPI {
+	if l := r.known(); l != byTag && l != byBoth {
 		return 0
 	}
 	r.mu.Lock()
@@ -179,14 +226,41 @@ func (r *repository) tag(ctx context.Context, subject digest.Digest, d Descripto
 	return update.err
 }
 
-// rewrite reads the list and writes it with add. Every try reads it again.
+// untag takes d off the list of subject.
+func (r *repository) untag(ctx context.Context, subject, d digest.Digest) error {
+	r.mu.Lock()
+	s := r.state(subject)
+	s.users++
+	r.mu.Unlock()
+	defer func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		s.users--
+	}()
+	s.turn.Lock()
+	defer s.turn.Unlock()
+	r.mu.Lock()
+	s.recent = slices.DeleteFunc(s.recent, func(r Descriptor) bool { return r.Digest == d.String() })
+	r.mu.Unlock()
+	list, _, err := r.tagged(ctx, subject)
+	if err != nil || !slices.ContainsFunc(list.descriptors(), func(o ocispec.Descriptor) bool { return o.Digest == d }) {
+		return err
+	}
+	return r.rewrite(ctx, s, subject, nil, d)
+}
+
+// rewrite reads the list and writes it with add and without drop. Every try
+// reads it again.
 //
 // A registry that sweeps untagged manifests may refuse a list for naming one,
 // and then nothing could ever be added: such entries are dropped. But an entry
 // is only gone if it is so twice.
-func (r *repository) rewrite(ctx context.Context, s *tagState, subject digest.Digest, add []Descriptor) error {
+func (r *repository) rewrite(ctx context.Context, s *tagState, subject digest.Digest, add []Descriptor, drop ...digest.Digest) error {
 	const tries = 5
 	gone := map[digest.Digest]bool{}
+	for _, d := range drop {
+		gone[d] = true
+	}
 	for try := 1; ; try++ {
 		start := r.remote.now()
 		list, read, err := r.tagged(ctx, subject)
@@ -194,32 +268,16 @@ func (r *repository) rewrite(ctx context.Context, s *tagState, subject digest.Di
 			return err
 		}
 		r.notice(s, read)
-		next := tagList{SchemaVersion: 2, MediaType: ocispec.MediaTypeImageIndex, Manifests: []json.RawMessage{}, Annotations: list.Annotations}
-		there := map[digest.Digest]bool{}
-		for i, d := range list.descriptors() {
-			if d.Digest.Validate() != nil || there[d.Digest] || gone[d.Digest] {
-				continue
-			}
-			there[d.Digest] = true
-			next.Manifests = append(next.Manifests, list.Manifests[i])
-		}
-		for _, d := range add {
-			if there[digest.Digest(d.Digest)] || gone[digest.Digest(d.Digest)] {
-				continue
-			}
-			there[digest.Digest(d.Digest)] = true
-			raw, err := json.Marshal(d)
-			if err != nil {
-				return err
-			}
-			next.Manifests = append(next.Manifests, raw)
+		next, err := list.with(add, gone, r.profile().platform())
+		if err != nil {
+			return err
 		}
 		raw, err := json.Marshal(next)
 		if err != nil {
 			return err
 		}
-		if len(raw) > maxManifest {
-			return fmt.Errorf("%w: its list of referrers would have %d bytes, at most %d", ErrRefused, len(raw), maxManifest)
+		if most := r.profile().limit(); len(raw) > most {
+			return fmt.Errorf("%w: its list of referrers would have %d bytes, at most %d; with referrers=off in the registry's profile and the list served by the front, there is no such limit", ErrRefused, len(raw), most)
 		}
 		if old, err := json.Marshal(list); err == nil && bytes.Equal(raw, old) {
 			return nil
@@ -230,6 +288,9 @@ func (r *repository) rewrite(ctx context.Context, s *tagState, subject digest.Di
 		if err == nil {
 			failpoint.Hit(failpoint.Tagged)
 			s.wrote = desc.Digest
+		}
+		if read != "" && immutable(err) {
+			return fmt.Errorf("%w: tag %s cannot be written again, for tags are immutable here%s: exempt sha256-* from that rule, or set referrers=off in the registry's profile and let the front serve the list", ErrRefused, referrersTag(subject), said(err))
 		}
 		if !blobUnknown(err) || try == tries {
 			return err

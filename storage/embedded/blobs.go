@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 )
@@ -30,19 +31,21 @@ func blobUnknown(repository string, d digest) error {
 
 // openBlob opens a blob of the repository for reading.
 func (r *Registry) openBlob(ctx context.Context, repository string, d digest) (*os.File, int64, error) {
-	size, err := r.statBlob(ctx, repository, d)
-	if err != nil {
-		return nil, 0, err
-	}
-	f, err := os.Open(filepath.Join(r.dir, d.path()))
-	if err != nil {
-		// Deleted between the row and here, or the folder was tampered with.
-		if _, again := r.statBlob(ctx, repository, d); again != nil {
-			return nil, 0, again
+	for attempt := 1; ; attempt++ {
+		size, err := r.statBlob(ctx, repository, d)
+		if err != nil {
+			return nil, 0, err
 		}
-		return nil, 0, fmt.Errorf("open blob %s: %w", d, err)
+		f, err := os.Open(filepath.Join(r.dir, d.path()))
+		if err == nil {
+			return f, size, nil
+		}
+		// It was deleted between the row and here, and perhaps pushed again; or
+		// the folder was tampered with.
+		if attempt == 3 {
+			return nil, 0, fmt.Errorf("open blob %s: %w", d, err)
+		}
 	}
-	return f, size, nil
 }
 
 // putBlob stores body as blob d of the repository in one go.
@@ -53,7 +56,7 @@ func (r *Registry) putBlob(ctx context.Context, repository string, d digest, bod
 		return fmt.Errorf("store blob %s: %w", d, err)
 	}
 	h := d.hash()
-	size, err := receive(f, h, body)
+	size, err := r.receive(f, h, body)
 	if err == nil {
 		err = checkDigest(d, d.with(h))
 	}
@@ -79,8 +82,13 @@ func (r *Registry) place(ctx context.Context, repository string, d digest, path 
 	r.files.RLock()
 	defer r.files.RUnlock()
 	target := filepath.Join(r.dir, d.path())
-	if err := os.Rename(path, target); err != nil {
-		return fmt.Errorf("store blob %s: %w", d, err)
+	// An upload's file has two names until its row is gone, so that it goes on
+	// after a crash in between. Where there can be no second name, or one from
+	// such a crash is in the way, it is just moved.
+	if upload == "" || os.Link(path, target) != nil {
+		if err := os.Rename(path, target); err != nil {
+			return fmt.Errorf("store blob %s: %w", d, err)
+		}
 	}
 	if err := syncFolder(filepath.Dir(target)); err != nil {
 		return fmt.Errorf("store blob %s: %w", d, err)
@@ -98,6 +106,12 @@ func (r *Registry) place(ctx context.Context, repository string, d digest, path 
 	})
 	if err != nil {
 		return fmt.Errorf("store blob %s: %w", d, err)
+	}
+	if upload != "" {
+		// What stays is without a row, and swept.
+		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			r.log.Load().Warn("finished upload not removed", "error", err)
+		}
 	}
 	return nil
 }
@@ -190,7 +204,9 @@ func (r *Registry) removeFiles(ctx context.Context, unlink func(*sql.Tx) error, 
 	}
 	var errs []error
 	for _, d := range gone {
-		errs = append(errs, os.Remove(filepath.Join(r.dir, d.path())))
+		if err := os.Remove(filepath.Join(r.dir, d.path())); !errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, err)
+		}
 	}
 	return errors.Join(errs...)
 }

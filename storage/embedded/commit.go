@@ -114,9 +114,14 @@ func (r *Registry) transact(batch []change, results []error) (err error) {
 			return fmt.Errorf("write registry.db: %w", err)
 		}
 	}
+	var used int64
+	if err := tx.QueryRow("SELECT bytes FROM usage").Scan(&used); err != nil {
+		return fmt.Errorf("write registry.db: %w", err)
+	}
 	if err := tx.Commit(); err != nil {
 		return fmt.Errorf("write registry.db: %w", err)
 	}
+	r.used.Store(used)
 	return nil
 }
 

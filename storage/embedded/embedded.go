@@ -16,13 +16,19 @@
 //   - A blob is visible in a repository only through a row of that repository,
 //     never because another repository holds the same bytes.
 //   - An upload is a row: it goes on after a restart where its last finished
-//     chunk ended, and expires 24 hours after it was last touched. A chunk that
-//     breaks off leaves it where it was.
+//     chunk ended, and expires 24 hours after it was last touched and a week
+//     after it began. A chunk that breaks off leaves it where it was. It belongs
+//     to its repository and, when callers are known, to who began it.
 //   - Only blobs that no manifest of their repository names are collected, and
 //     only after 24 hours. Manifests are never collected. Deleting an image
 //     keeps what refers to it.
-//   - Blobs are streamed; only manifests, at most 4 MiB each, are held in
-//     memory.
+//   - Blobs are streamed; only manifests, at most 4 MiB each, and pages of
+//     lists, below 4 MiB, are held in memory. A page of referrers reads as many
+//     rows as it lists, and attaching one more costs the same however many
+//     there are.
+//   - Nobody holds anything for long or for nothing: bodies must keep coming,
+//     answers keep being read, uploads are bounded in number, and so are, if
+//     [Limits] say so, the bytes of everything and the free space they leave.
 //
 // # On disk
 //
@@ -60,16 +66,25 @@ import (
 	"time"
 
 	_ "modernc.org/sqlite" // the database/sql driver "sqlite"
+
+	"github.com/scittd/scittd/internal/filelock"
 )
 
 // expiry is the age at which an untouched upload ends, and below which a blob
 // that no manifest names is kept: its manifest may still be on the way.
 const expiry = 24 * time.Hour
 
+// lifetime is how long an upload may go on in all: one byte an hour would keep
+// it for ever.
+const lifetime = 7 * expiry
+
+// idle is how long an upload must have lain untouched to make room for others.
+const idle = time.Hour
+
 // sweepEvery is the pause between two collections.
 const sweepEvery = time.Hour
 
-// stall is how long a body, or a MiB of an answer, may take to get on.
+// stall is how long 64 KiB of a body, or a MiB of an answer, may take.
 const stall = time.Minute
 
 var errClosed = errors.New("the registry is closed")
@@ -82,7 +97,11 @@ type Registry struct {
 	now  func() time.Time
 	log  atomic.Pointer[slog.Logger]
 
-	patience time.Duration // stall
+	patience time.Duration                   // stall
+	free     func(dir string) (int64, error) // freeSpace
+	limits   Limits
+	counters
+	large chan struct{} // holds one for each large manifest being pushed
 
 	changes chan change // taken by the writer, which alone owns the writing connection
 
@@ -115,7 +134,7 @@ func open(dir string, now func() time.Time) (r *Registry, err error) {
 	if err := makeFolders(dir); err != nil {
 		return nil, err
 	}
-	lock, err := lockFile(filepath.Join(dir, "lock"))
+	lock, err := filelock.Take(filepath.Join(dir, "lock"))
 	if err != nil {
 		return nil, err
 	}
@@ -136,6 +155,10 @@ func open(dir string, now func() time.Time) (r *Registry, err error) {
 	if err := migrate(write); err != nil {
 		return nil, errors.Join(err, write.Close())
 	}
+	var used int64
+	if err := write.QueryRow("SELECT bytes FROM usage").Scan(&used); err != nil {
+		return nil, errors.Join(fmt.Errorf("read registry.db: %w", err), write.Close())
+	}
 	read, err := openDatabase(path, "_pragma=query_only(1)")
 	if err != nil {
 		return nil, errors.Join(err, write.Close())
@@ -146,10 +169,13 @@ func open(dir string, now func() time.Time) (r *Registry, err error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	r = &Registry{
 		dir: dir, lock: lock, read: read, write: write, now: now,
-		patience: stall,
-		changes:  make(chan change),
-		stop:     cancel, stopped: ctx.Done(),
+		patience: stall, free: freeSpace,
+		large:   make(chan struct{}, maxLarge),
+		changes: make(chan change),
+		stop:    cancel, stopped: ctx.Done(),
 	}
+	r.Limit(Limits{})
+	r.used.Store(used)
 	r.LogTo(slog.New(slog.DiscardHandler))
 	r.closing = sync.OnceValue(r.shutdown)
 	r.running.Add(2)
@@ -177,95 +203,6 @@ func openDatabase(path, option string) (*sql.DB, error) {
 	dsn := (&url.URL{Scheme: "file", Path: path}).String() +
 		"?_pragma=busy_timeout(10000)&_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_pragma=foreign_keys(1)&" + option
 	return sql.Open("sqlite", dsn)
-}
-
-// schema, version 1. Repositories appear with their first blob or manifest and
-// stay. The manifest's body is the last column, so that listing referrers does
-// not read it.
-const schema = `
-CREATE TABLE repositories (
-	id   INTEGER PRIMARY KEY,
-	name TEXT NOT NULL UNIQUE
-) STRICT;
-
--- one row per file below blobs/
-CREATE TABLE blobs (
-	digest TEXT PRIMARY KEY,
-	size   INTEGER NOT NULL CHECK (size >= 0)
-) STRICT, WITHOUT ROWID;
-
--- a blob is in a repository only by such a row
-CREATE TABLE links (
-	repository INTEGER NOT NULL REFERENCES repositories,
-	digest     TEXT NOT NULL REFERENCES blobs,
-	linked_at  INTEGER NOT NULL,
-	PRIMARY KEY (repository, digest)
-) STRICT, WITHOUT ROWID;
-CREATE INDEX links_digest ON links (digest);
-
-CREATE TABLE manifests (
-	repository    INTEGER NOT NULL REFERENCES repositories,
-	digest        TEXT NOT NULL,
-	media_type    TEXT NOT NULL,
-	subject       TEXT,
-	artifact_type TEXT NOT NULL,
-	annotations   TEXT NOT NULL,
-	body          BLOB NOT NULL CHECK (length(body) <= 4194304),
-	UNIQUE (repository, digest)
-) STRICT;
-CREATE INDEX manifests_subject ON manifests (repository, subject, digest) WHERE subject IS NOT NULL;
-
--- what a manifest names is not garbage
-CREATE TABLE named (
-	repository INTEGER NOT NULL,
-	digest     TEXT NOT NULL,
-	manifest   TEXT NOT NULL,
-	PRIMARY KEY (repository, digest, manifest),
-	FOREIGN KEY (repository, manifest) REFERENCES manifests (repository, digest) ON DELETE CASCADE
-) STRICT, WITHOUT ROWID;
-CREATE INDEX named_manifest ON named (repository, manifest);
-
-CREATE TABLE tags (
-	repository INTEGER NOT NULL,
-	tag        TEXT NOT NULL,
-	manifest   TEXT NOT NULL,
-	PRIMARY KEY (repository, tag),
-	FOREIGN KEY (repository, manifest) REFERENCES manifests (repository, digest) ON DELETE CASCADE
-) STRICT, WITHOUT ROWID;
-CREATE INDEX tags_manifest ON tags (repository, manifest);
-
--- hash is the marshalled SHA-256 state after received bytes
-CREATE TABLE uploads (
-	id         TEXT PRIMARY KEY,
-	repository TEXT NOT NULL,
-	received   INTEGER NOT NULL CHECK (received >= 0),
-	hash       BLOB NOT NULL,
-	touched_at INTEGER NOT NULL
-) STRICT, WITHOUT ROWID;
-
-PRAGMA user_version = 1;
-`
-
-func migrate(db *sql.DB) error {
-	var version int
-	if err := db.QueryRow("PRAGMA user_version").Scan(&version); err != nil {
-		return fmt.Errorf("read registry.db: %w", err)
-	}
-	switch version {
-	case 0:
-		tx, err := db.Begin()
-		if err != nil {
-			return fmt.Errorf("create the tables: %w", err)
-		}
-		if _, err := tx.Exec(schema); err != nil {
-			return errors.Join(fmt.Errorf("create the tables: %w", err), tx.Rollback())
-		}
-		return tx.Commit()
-	case 1:
-		return nil
-	default:
-		return fmt.Errorf("registry.db has version %d, written by a newer scittd; this one knows 1", version)
-	}
 }
 
 // makeFolders creates all folders that blobs will ever need, so that no blob

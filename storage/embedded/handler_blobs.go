@@ -6,7 +6,6 @@ import (
 	"io"
 	"net/http"
 	"net/url"
-	"os"
 	"strconv"
 	"strings"
 	"time"
@@ -63,11 +62,10 @@ func (x exchange) getBlob() error {
 	return nil
 }
 
-// send streams by the MiB, each with its own deadline. An error reaches the
-// client as a body that is too short.
-func (x exchange) send(f *os.File, length int64) {
+// send streams by the MiB, each with its own deadline; net/http lifts the last
+// one behind the answer. An error reaches the client as a body that is too short.
+func (x exchange) send(f io.Reader, length int64) {
 	control := http.NewResponseController(x.w)
-	defer func() { _ = control.SetWriteDeadline(time.Time{}) }()
 	for length > 0 {
 		_ = control.SetWriteDeadline(time.Now().Add(x.patience))
 		n, err := io.CopyN(x.w, f, min(length, 1<<20))
@@ -103,10 +101,12 @@ func parseRange(h http.Header, size int64) (start, length int64, partial bool, e
 	if last == "" {
 		b, okLast = size-1, true
 	}
-	if !ok || !okLast || last != "" && b < a {
+	if !ok || !okLast {
 		return 0, size, false, nil
 	}
-	if a >= size {
+	// A range that ends before it begins is invalid, which may be ignored or
+	// rejected (RFC 9110 §14.2).
+	if a >= size || last != "" && b < a {
 		return 0, 0, false, unsatisfiable
 	}
 	return a, min(b, size-1) - a + 1, true, nil
@@ -144,7 +144,7 @@ func (x exchange) startUpload() error {
 		if err != nil {
 			return err
 		}
-		if err := x.putBlob(x.r.Context(), x.repository, d, x.r.Body); err != nil {
+		if err := x.putBlob(x.r.Context(), x.repository, d, x.body); err != nil {
 			return err
 		}
 		return x.blobCreated(d)
@@ -169,11 +169,15 @@ func (x exchange) startUpload() error {
 			}
 		}
 	}
-	id, err := x.Registry.startUpload(x.r.Context(), x.repository)
+	caller, err := x.caller(x.r)
 	if err != nil {
 		return err
 	}
-	return x.uploadAccepted(http.StatusAccepted, id, 0)
+	s, err := x.Registry.startUpload(x.r.Context(), x.repository, caller)
+	if err != nil {
+		return err
+	}
+	return x.uploadAccepted(http.StatusAccepted, s.id, 0)
 }
 
 func (x exchange) blobCreated(d digest) error {
@@ -194,8 +198,18 @@ func (x exchange) uploadHeader(id string, received int64) {
 	x.w.Header().Set("Docker-Upload-UUID", id)
 }
 
+// session is the upload that the request is about.
+func (x exchange) session() (session, error) {
+	caller, err := x.caller(x.r)
+	return session{x.repository, x.item, caller}, err
+}
+
 func (x exchange) uploadStatus() error {
-	received, err := x.Registry.uploadStatus(x.r.Context(), x.repository, x.item)
+	s, err := x.session()
+	if err != nil {
+		return err
+	}
+	received, err := x.Registry.uploadStatus(x.r.Context(), s)
 	if err != nil {
 		return err
 	}
@@ -203,11 +217,15 @@ func (x exchange) uploadStatus() error {
 }
 
 func (x exchange) patchUpload() error {
+	s, err := x.session()
+	if err != nil {
+		return err
+	}
 	c, err := x.chunk()
 	if err != nil {
 		return err
 	}
-	received, err := x.appendUpload(x.r.Context(), x.repository, x.item, c)
+	received, err := x.appendUpload(x.r.Context(), s, c)
 	if err != nil {
 		return x.orWhere(err)
 	}
@@ -215,6 +233,10 @@ func (x exchange) patchUpload() error {
 }
 
 func (x exchange) putUpload() error {
+	s, err := x.session()
+	if err != nil {
+		return err
+	}
 	d, err := parseDigest(x.r.URL.Query().Get("digest"))
 	if err != nil {
 		return err
@@ -223,7 +245,7 @@ func (x exchange) putUpload() error {
 	if err != nil {
 		return err
 	}
-	if err := x.finishUpload(x.r.Context(), x.repository, x.item, d, c); err != nil {
+	if err := x.finishUpload(x.r.Context(), s, d, c); err != nil {
 		return x.orWhere(err)
 	}
 	return x.blobCreated(d)
@@ -239,7 +261,11 @@ func (x exchange) orWhere(err error) error {
 }
 
 func (x exchange) cancelUpload() error {
-	if err := x.Registry.cancelUpload(x.r.Context(), x.repository, x.item); err != nil {
+	s, err := x.session()
+	if err != nil {
+		return err
+	}
+	if err := x.Registry.cancelUpload(x.r.Context(), s); err != nil {
 		return err
 	}
 	return x.empty(http.StatusNoContent)
@@ -248,7 +274,7 @@ func (x exchange) cancelUpload() error {
 // chunk reads Content-Range, which is "first-last", both inclusive and without
 // a unit; without it the body goes to the end.
 func (x exchange) chunk() (chunk, error) {
-	c := chunk{body: x.r.Body, at: -1, size: x.r.ContentLength}
+	c := chunk{body: x.body, at: -1, size: x.r.ContentLength}
 	header := x.r.Header.Get("Content-Range")
 	if header == "" {
 		return c, nil

@@ -1,16 +1,27 @@
 package embedded
 
 import (
-	"encoding/json"
+	"bytes"
 	"io"
 	"mime"
 	"net/http"
 	"net/url"
 	"strconv"
+	"strings"
 )
 
 // maxTags bounds a page of tags, whatever n asks for.
 const maxTags = 1000
+
+// maxPushedTags bounds the tags that one push sets.
+const maxPushedTags = 100
+
+// A manifest beyond largeManifest, or of unknown size, is one of at most
+// maxLarge that are read, parsed and stored at once.
+const (
+	largeManifest = 64 << 10
+	maxLarge      = 16
+)
 
 func (x exchange) getManifest() error {
 	ref, err := parseReference(x.item)
@@ -27,13 +38,13 @@ func (x exchange) getManifest() error {
 	x.w.Header().Set("Docker-Content-Digest", string(m.digest))
 	x.w.WriteHeader(http.StatusOK)
 	if get {
-		_, _ = x.w.Write(m.body)
+		x.send(bytes.NewReader(m.body), size)
 	}
 	return nil
 }
 
 func (x exchange) putManifest() error {
-	ref, err := parseReference(x.item)
+	want, tags, err := x.pushedAs()
 	if err != nil {
 		return err
 	}
@@ -41,36 +52,89 @@ func (x exchange) putManifest() error {
 	if err != nil {
 		return manifestInvalid("the push has no readable Content-Type")
 	}
-	body, err := x.manifestBody()
+	body, done, err := x.manifestBody()
 	if err != nil {
 		return err
 	}
-	m, err := x.Registry.putManifest(x.r.Context(), x.repository, ref, mediaType, body)
+	defer done()
+	m, err := x.Registry.putManifest(x.r.Context(), x.repository, want, tags, mediaType, body)
 	if err != nil {
 		return err
 	}
-	x.w.Header().Set("Location", x.location("manifests/"+string(m.digest)))
-	x.w.Header().Set("Docker-Content-Digest", string(m.digest))
+	h := x.w.Header()
+	h.Set("Location", x.location("manifests/"+string(m.digest)))
+	h.Set("Docker-Content-Digest", string(m.digest))
 	// SPEC distribution-spec 1.1, "Pushing Manifests with Subject": a registry
 	// with the referrers API MUST answer OCI-Subject.
 	if m.subject != "" {
-		x.w.Header().Set("OCI-Subject", string(m.subject))
+		h.Set("OCI-Subject", string(m.subject))
+	}
+	// SPEC distribution-spec main, "Pushing Manifests": for each tag of a query
+	// the answer MUST include an OCI-Tag header.
+	if want != "" {
+		for _, tag := range tags {
+			h.Add("OCI-Tag", tag)
+		}
+	}
+	// SPEC distribution-spec 1.1, "Warnings": the code MUST be 299 and the agent
+	// "-".
+	if one, err := x.absent(x.r.Context(), x.repository, m.lists); err == nil && one != "" {
+		h.Set("Warning", `299 - "the index lists manifests that this repository does not have, such as `+one+`"`)
 	}
 	return x.empty(http.StatusCreated)
 }
 
-func (x exchange) manifestBody() ([]byte, error) {
-	if x.r.ContentLength > MaxManifest {
-		return nil, manifestTooLarge()
+// pushedAs is what a manifest is to be stored under: its tag, or its digest and
+// the tags of the query.
+func (x exchange) pushedAs() (want digest, tags []string, err error) {
+	if !strings.Contains(x.item, ":") {
+		return "", []string{x.item}, checkTag(x.item)
 	}
-	body, err := io.ReadAll(io.LimitReader(x.r.Body, MaxManifest+1))
+	if want, err = parseDigest(x.item); err != nil {
+		return "", nil, err
+	}
+	query, err := url.ParseQuery(x.r.URL.RawQuery)
 	if err != nil {
-		return nil, brokenOff("MANIFEST_INVALID", int64(len(body)), err)
+		return "", nil, manifestInvalid("the query does not parse")
 	}
-	if len(body) > MaxManifest {
-		return nil, manifestTooLarge()
+	// SPEC distribution-spec main, "Pushing Manifests": at least 10 tags MUST be
+	// supported, more MAY be answered with 414.
+	if tags = query["tag"]; len(tags) > maxPushedTags {
+		return "", nil, refuse(414, "MANIFEST_INVALID", "%d tags at once, at most %d are allowed", len(tags), maxPushedTags)
 	}
-	return body, nil
+	for _, tag := range tags {
+		if err := checkTag(tag); err != nil {
+			return "", nil, err
+		}
+	}
+	return want, tags, nil
+}
+
+// manifestBody reads the manifest. The caller calls done when it is through
+// with it: of large ones only a few are in memory at once.
+func (x exchange) manifestBody() (body []byte, done func(), err error) {
+	if x.r.ContentLength > MaxManifest {
+		return nil, nil, manifestTooLarge()
+	}
+	done = func() {}
+	if size := x.r.ContentLength; size < 0 || size > largeManifest {
+		select {
+		case x.large <- struct{}{}:
+			done = func() { <-x.large }
+		default:
+			return nil, nil, busy("%d large manifests are being pushed", maxLarge)
+		}
+	}
+	body, err = io.ReadAll(io.LimitReader(x.body, MaxManifest+1))
+	switch {
+	case err != nil:
+	case len(body) > MaxManifest:
+		err = manifestTooLarge()
+	default:
+		return body, done, nil
+	}
+	done()
+	return nil, nil, err
 }
 
 func (x exchange) deleteManifest() error {
@@ -122,7 +186,7 @@ func (x exchange) listReferrers() error {
 			return err
 		}
 	}
-	page, err := x.Registry.listReferrers(x.r.Context(), x.repository, subject, artifactType, after)
+	page, err := x.Registry.listReferrers(x.r.Context(), listing{x.repository, subject, artifactType, after})
 	if err != nil {
 		return err
 	}
@@ -131,16 +195,12 @@ func (x exchange) listReferrers() error {
 	if artifactType != "" {
 		x.w.Header().Set("OCI-Filters-Applied", "artifactType")
 	}
-	if page.next != "" {
-		next := url.Values{"last": {string(page.next)}}
+	if behind := page.next(); behind != "" {
+		next := url.Values{"last": {string(behind)}}
 		if artifactType != "" {
 			next.Set("artifactType", artifactType)
 		}
 		x.link("referrers/"+string(subject), next)
 	}
-	return x.json(http.StatusOK, ociIndex, struct {
-		SchemaVersion int               `json:"schemaVersion"`
-		MediaType     string            `json:"mediaType"`
-		Manifests     []json.RawMessage `json:"manifests"`
-	}{2, ociIndex, page.manifests})
+	return x.document(http.StatusOK, ociIndex, page.index())
 }

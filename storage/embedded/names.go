@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"time"
 )
 
 // Error is a refusal in the words of the distribution specification. Anything
@@ -17,9 +18,19 @@ type Error struct {
 	Status  int    // as HTTP counts
 	Code    string // "BLOB_UNKNOWN", ...
 	Message string
+	Detail  map[string]string // for programs; may be nil
+
+	RetryAfter time.Duration // when to try again; 0: unsaid
 }
 
 func (e *Error) Error() string { return e.Message }
+
+// busy refuses what may be tried again in a while.
+func busy(format string, args ...any) *Error {
+	e := refuse(429, "TOOMANYREQUESTS", format, args...)
+	e.RetryAfter = 10 * time.Second
+	return e
+}
 
 func refuse(status int, code, format string, args ...any) *Error {
 	return &Error{Status: status, Code: code, Message: fmt.Sprintf(format, args...)}
@@ -44,13 +55,20 @@ func checkName(name string) error {
 	return nil
 }
 
+func checkTag(tag string) error {
+	if !tagGrammar.MatchString(tag) {
+		return manifestInvalid("%q is not a tag", clip(tag))
+	}
+	return nil
+}
+
 // digest is a checked "sha256:<64 hex>" or "sha512:<128 hex>".
 type digest string
 
 func parseDigest(s string) (digest, error) {
 	algorithm, encoded, _ := strings.Cut(s, ":")
-	size := map[string]int{"sha256": 64, "sha512": 128}[algorithm]
-	if size == 0 || len(encoded) != size || strings.Trim(encoded, "0123456789abcdef") != "" {
+	known := algorithm == "sha256" && len(encoded) == 64 || algorithm == "sha512" && len(encoded) == 128
+	if !known || strings.Trim(encoded, "0123456789abcdef") != "" {
 		return "", refuse(400, "DIGEST_INVALID", "%q is not a sha256 or sha512 digest", clip(s))
 	}
 	return digest(s), nil

@@ -5,7 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"hash"
 	"io"
+	"os"
 
 	"github.com/scittd/scittd/storage"
 )
@@ -37,7 +39,7 @@ func inStorage(err error) error {
 		return err
 	case refusal.Status == 404 && refusal.Code != "MANIFEST_BLOB_UNKNOWN":
 		return fmt.Errorf("%w: %w", storage.ErrNotFound, err)
-	case refusal.Status == 404: // the blob may still come
+	case refusal.Status == 404, refusal.Status == 507: // the blob may still come, the disk be freed
 		return err
 	default:
 		return fmt.Errorf("%w: %w", storage.ErrRefused, err)
@@ -51,7 +53,7 @@ func (r repository) Manifest(ctx context.Context, ref string) (storage.Descripto
 	}
 	m, size, err := r.registry.getManifest(ctx, r.name, parsed, true)
 	if err == nil && digestOf(m.body, m.digest) != m.digest {
-		err = fmt.Errorf("manifest %s does not have that digest: registry.db is damaged", m.digest)
+		err = fmt.Errorf("%w: manifest %s does not have that digest: registry.db is damaged", storage.ErrOtherBytes, m.digest)
 	}
 	if err != nil {
 		return storage.Descriptor{}, nil, inStorage(err)
@@ -68,8 +70,26 @@ func (r repository) Blob(ctx context.Context, s string) (io.ReadCloser, int64, e
 	if err != nil {
 		return nil, 0, inStorage(err)
 	}
-	return f, size, nil
+	return &checkedBlob{f, d, d.hash()}, size, nil
 }
+
+// checkedBlob ends with io.EOF only if the file still has its digest.
+type checkedBlob struct {
+	file   *os.File // not embedded: its WriteTo would pass Read by
+	digest digest
+	hash   hash.Hash
+}
+
+func (b *checkedBlob) Read(p []byte) (int, error) {
+	n, err := b.file.Read(p)
+	b.hash.Write(p[:n])
+	if err == io.EOF && b.digest.with(b.hash) != b.digest {
+		err = fmt.Errorf("%w: the file of blob %s is damaged", storage.ErrOtherBytes, b.digest)
+	}
+	return n, err
+}
+
+func (b *checkedBlob) Close() error { return b.file.Close() }
 
 func (r repository) HasBlob(ctx context.Context, s string) (size int64, ok bool, err error) {
 	d, err := parseDigest(s)
@@ -102,13 +122,14 @@ func (r repository) PushBlob(ctx context.Context, s string, size int64, open fun
 }
 
 func (r repository) PushManifest(ctx context.Context, mediaType string, body []byte, tag string) (storage.Descriptor, error) {
-	ref := reference{tag: tag, digest: ""}
-	if tag == "" {
-		ref.digest = digestOf(body, "sha256:")
-	} else if !tagGrammar.MatchString(tag) {
-		return storage.Descriptor{}, inStorage(manifestInvalid("%q is not a tag", clip(tag)))
+	var tags []string
+	if tag != "" {
+		if err := checkTag(tag); err != nil {
+			return storage.Descriptor{}, inStorage(err)
+		}
+		tags = []string{tag}
 	}
-	m, err := r.registry.putManifest(ctx, r.name, ref, mediaType, body)
+	m, err := r.registry.putManifest(ctx, r.name, "", tags, mediaType, body)
 	if err != nil {
 		return storage.Descriptor{}, inStorage(err)
 	}
@@ -121,20 +142,20 @@ func (r repository) Referrers(ctx context.Context, subject, artifactType string)
 		return nil, inStorage(err)
 	}
 	var list []storage.Descriptor
-	var after digest
+	l := listing{repository: r.name, subject: d, artifactType: artifactType}
 	for {
-		page, err := r.registry.listReferrers(ctx, r.name, d, artifactType, after)
+		page, err := r.registry.listReferrers(ctx, l)
 		if err != nil {
 			return nil, err
 		}
-		for _, entry := range page.manifests {
+		for _, referrer := range page.list {
 			var one storage.Descriptor
-			if err := json.Unmarshal(entry, &one); err != nil {
+			if err := json.Unmarshal(referrer.descriptor, &one); err != nil {
 				return nil, fmt.Errorf("list referrers of %s: %w", subject, err)
 			}
 			list = append(list, one)
 		}
-		if after = page.next; after == "" {
+		if l.after = page.next(); l.after == "" {
 			return list, nil
 		}
 	}

@@ -8,8 +8,11 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
+	"path/filepath"
 	"runtime"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/scittd/scittd/storage"
@@ -110,7 +113,7 @@ func TestRepositorySaysWhatIsAbsentAndWhatIsRefused(t *testing.T) {
 		"absent manifest": {storage.ErrNotFound, func() error { _, _, err := repo.Manifest(ctx, absent); return err }},
 		"absent tag":      {storage.ErrNotFound, func() error { _, _, err := repo.Manifest(ctx, "v1"); return err }},
 		"absent blob":     {storage.ErrNotFound, func() error { _, _, err := repo.Blob(ctx, absent); return err }},
-		"bad reference":   {storage.ErrRefused, func() error { _, _, err := repo.Manifest(ctx, "a/b"); return err }},
+		"bad reference":   {storage.ErrNotFound, func() error { _, _, err := repo.Manifest(ctx, "a/b"); return err }},
 		"bad blob digest": {storage.ErrRefused, func() error { _, _, err := repo.Blob(ctx, "sha256:.."); return err }},
 		"bad digest":      {storage.ErrRefused, func() error { _, _, err := repo.HasBlob(ctx, "x"); return err }},
 		"bad subject":     {storage.ErrRefused, func() error { _, err := repo.Referrers(ctx, "x", ""); return err }},
@@ -127,9 +130,44 @@ func TestRepositorySaysWhatIsAbsentAndWhatIsRefused(t *testing.T) {
 	if _, ok, err := repo.HasBlob(ctx, absent); ok || err != nil {
 		t.Errorf("absent blob: %v %v", ok, err)
 	}
+	// Nor is a blob whose source fails: another attempt may read it.
+	gone := errors.New("staging is away")
+	err = repo.PushBlob(ctx, absent, 6, func() (io.ReadCloser, error) {
+		return io.NopCloser(io.MultiReader(strings.NewReader("abs"), readerFunc(func([]byte) (int, error) { return 0, gone }))), nil
+	})
+	if !errors.Is(err, gone) || errors.Is(err, storage.ErrRefused) {
+		t.Errorf("a blob that cannot be read: %v", err)
+	}
 	// The blob may still come: not refused for good.
 	if _, err := repo.PushManifest(ctx, ociManifest, image(nil), ""); err == nil || errors.Is(err, storage.ErrRefused) || errors.Is(err, storage.ErrNotFound) {
 		t.Errorf("manifest before its blob: %v", err)
+	}
+}
+
+func TestDamagedContentIsNotHandedOutInProcess(t *testing.T) {
+	dir := t.TempDir()
+	s := serve(t, dir)
+	repo, err := s.Repository("r")
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := s.blob("r", []byte("evidence"))
+	if err := os.WriteFile(filepath.Join(dir, "blobs", "sha256", d[7:9], d[7:]), []byte("Evidence"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	blob, _, err := repo.Blob(t.Context(), d)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer blob.Close()
+	if got, err := io.ReadAll(blob); !errors.Is(err, storage.ErrOtherBytes) {
+		t.Errorf("the blob is %q, %v", got, err)
+	}
+	if err := s.AddReferrers(t.Context(), "r", d, "a/b", 1); err != nil { // its digest is made up
+		t.Fatal(err)
+	}
+	if _, _, err := repo.Manifest(t.Context(), s.referrers("r", d, "")[0]); !errors.Is(err, storage.ErrOtherBytes) {
+		t.Errorf("the manifest: %v", err)
 	}
 }
 

@@ -1,6 +1,9 @@
 package embedded
 
 import (
+	"encoding/json"
+	"maps"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -65,34 +68,94 @@ func TestReferrersTagIsCutTo64Characters(t *testing.T) {
 	}
 }
 
-// Whatever parses as a manifest names only clean digests.
+// Whatever parses as a manifest names only clean digests, and encoding/json
+// reads the same in it.
 func FuzzManifest(f *testing.F) {
 	d := "sha256:" + strings.Repeat("a", 64)
 	for _, body := range []string{
 		`{"schemaVersion":2,"config":{"mediaType":"a/b","digest":"` + d + `","size":2},"layers":[{"digest":"` + d + `"}],"subject":{"digest":"` + d + `"}}`,
-		`{"schemaVersion":2,"mediaType":"` + ociIndex + `","manifests":[{"digest":"` + d + `"}],"annotations":{"a":"b"}}`,
-		`{"schemaVersion":2,"config":{"digest":"` + d + `"},"layers":[{"digest":"x","urls":["y"]}]}`, `{}`, `[`, `null`, ``,
+		`{"schemaVersion":2,"mediaType":"` + ociIndex + `","manifests":[{"digest":"` + d + `"}],"annotations":{"a":"b\"}{","ü":"\u00fc"}}`,
+		` { "schema\u0056ersion" : 2 , "x" : [ { } , [ ] , "]" , 1e9 , null , true ] , "config" : { "digest" : "` + d + `" , "urls" : [ ] } } `,
+		`{"schemaVersion":2,"config":{"digest":"` + d + `"},"layers":[{"digest":"x","urls":["y"]}]}`,
+		`{"schemaVersion":2,"schemaVersion":2}`, `{"subject":null,"config":[]}`, `{}`, `[`, `null`, ``, `1`, `"{"`, "{\"\xff\":1}",
 	} {
 		f.Add(body)
 	}
 	f.Fuzz(func(t *testing.T, body string) {
 		for _, mediaType := range []string{ociManifest, ociIndex, dockerManifest, dockerList} {
-			m, err := parseManifest(mediaType, []byte(body))
+			c, err := parseManifest(mediaType, []byte(body))
 			if err != nil {
 				continue
 			}
-			all := m.blobs
-			for _, e := range m.Manifests {
-				all = append(all, e.Digest)
+			var want map[string]json.RawMessage // names apart, unlike in a struct
+			if err := json.Unmarshal([]byte(body), &want); err != nil {
+				t.Fatalf("%q was taken: %v", body, err)
 			}
-			if m.Subject != nil {
-				all = append(all, m.Subject.Digest)
+			for field, got := range map[string]any{
+				"artifactType": c.artifactType, "annotations": json.RawMessage(c.annotations),
+				"subject": []digest{c.subject}, "manifests": c.manifests, "layers": c.layers,
+			} {
+				same(t, body, field, want[field], got)
 			}
-			for _, s := range all {
-				if _, err := parseDigest(s); err != nil {
-					t.Errorf("%q names %q", body, s)
+			all := append(c.manifests, c.subject)
+			for _, s := range c.blobs {
+				all = append(all, digest(s))
+			}
+			for _, d := range all {
+				if d == "" {
+					continue
+				}
+				if _, err := parseDigest(string(d)); err != nil {
+					t.Errorf("%q names %q", body, d)
 				}
 			}
 		}
 	})
+}
+
+// same compares what the registry read of a field with what encoding/json does.
+func same(t *testing.T, body, field string, raw json.RawMessage, got any) {
+	t.Helper()
+	var want any
+	switch got := got.(type) {
+	case string: // of an image, the config's type stands for none
+		var s string
+		if _ = json.Unmarshal(raw, &s); s == "" {
+			return
+		}
+		if got != s {
+			t.Errorf("%q: %s is %q, want %q", body, field, got, s)
+		}
+		return
+	case json.RawMessage:
+		var theirs, ours map[string]string
+		if json.Unmarshal(got, &ours) != nil || len(raw) > 0 && json.Unmarshal(raw, &theirs) != nil || !maps.Equal(ours, theirs) {
+			t.Errorf("%q: %s are %s, want %s", body, field, got, raw)
+		}
+		return
+	case []digest:
+		want = got
+	case []descriptor:
+		digests := []digest{}
+		for _, d := range got {
+			digests = append(digests, d.digest)
+		}
+		want = digests
+	}
+	var list []map[string]json.RawMessage
+	if len(raw) > 0 && raw[0] == '{' { // a subject
+		raw = json.RawMessage("[" + string(raw) + "]")
+	}
+	if len(raw) > 0 && json.Unmarshal(raw, &list) != nil {
+		t.Fatalf("%q: %s was taken", body, field)
+	}
+	digests := []digest{}
+	for _, d := range list {
+		var s digest
+		_ = json.Unmarshal(d["digest"], &s)
+		digests = append(digests, s)
+	}
+	if ours := slices.DeleteFunc(slices.Clone(want.([]digest)), func(d digest) bool { return d == "" }); !slices.Equal(ours, digests) {
+		t.Errorf("%q: %s are %v, want %v", body, field, ours, digests)
+	}
 }

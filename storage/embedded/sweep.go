@@ -30,8 +30,8 @@ func (r *Registry) sweeper(ctx context.Context) {
 }
 
 // sweep removes blobs older than a day that no manifest of their repository
-// names, files that have no row, and uploads that nobody touched for a day. It
-// never removes a manifest.
+// names, files that have no row, and uploads that nobody touched for a day or
+// that go on for a week. It never removes a manifest.
 func (r *Registry) sweep(ctx context.Context) error {
 	cut := r.now().Add(-expiry)
 	err := r.removeFiles(ctx, func(tx *sql.Tx) error {
@@ -44,31 +44,8 @@ func (r *Registry) sweep(ctx context.Context) error {
 }
 
 func (r *Registry) sweepUploads(ctx context.Context, cut time.Time) error {
-	rows, err := r.read.QueryContext(ctx, "SELECT id FROM uploads WHERE touched_at < ?", cut.Unix())
-	if err != nil {
-		return fmt.Errorf("list uploads: %w", err)
-	}
-	defer rows.Close()
-	var old []string
-	for rows.Next() {
-		var id string
-		if err := rows.Scan(&id); err != nil {
-			return fmt.Errorf("list uploads: %w", err)
-		}
-		old = append(old, id)
-	}
-	if err := rows.Err(); err != nil {
-		return fmt.Errorf("list uploads: %w", err)
-	}
-	var errs []error
-	for _, id := range old {
-		if r.sessions.try(id) != nil {
-			continue // somebody is at it
-		}
-		errs = append(errs, r.forgetUpload(ctx, id))
-		r.sessions.unlock(id)
-	}
-	return errors.Join(errs...)
+	return r.forgetUploads(ctx, "SELECT id, touched_at FROM uploads WHERE touched_at < ? OR started_at < ?",
+		cut.Unix(), r.now().Add(-lifetime).Unix())
 }
 
 // sweepFiles removes the files below folder that are older than cut and have no

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -103,6 +104,49 @@ func TestSweepTakesOnlyOldBlobsThatNoManifestNames(t *testing.T) {
 	sweep()
 	if on := files(t, filepath.Join(dir, "blobs")); len(on) != 0 {
 		t.Errorf("on disk are still %v", on)
+	}
+}
+
+// With a clock that is a month ahead of the files, a sweep takes every file that
+// has no row when it looks: also one whose row is about to commit.
+func TestBlobsPushedWhileOthersAreDeletedAndSweptAreWhole(t *testing.T) {
+	dir := t.TempDir()
+	s, later := serveAt(t, dir)
+	later(30 * 24 * time.Hour)
+	contents := [][]byte{[]byte("one"), []byte("two")}
+	var pushers, others sync.WaitGroup
+	ctx, stop := context.WithCancel(t.Context())
+	for i := range 4 {
+		content := contents[i%2]
+		pushers.Go(func() {
+			for range 25 {
+				if i < 2 {
+					s.do("POST", "/v2/r/blobs/uploads/?digest="+sha(content), content)
+				} else if at := s.do("POST", "/v2/r/blobs/uploads/", nil).header.Get("Location"); s.do("PUT", at+"?digest="+sha(content), content).status != 201 {
+					t.Errorf("%s was not taken", content)
+				}
+				if a := s.do("GET", "/v2/r/blobs/"+sha(content), nil); a.status != 404 && string(a.body) != string(content) {
+					t.Errorf("%s came back as %d %q", content, a.status, a.body)
+				}
+			}
+		})
+		others.Go(func() {
+			for ctx.Err() == nil {
+				s.do("DELETE", "/v2/r/blobs/"+sha(content), nil)
+				if err := s.Sweep(context.Background()); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	pushers.Wait()
+	stop()
+	others.Wait()
+	on := files(t, filepath.Join(dir, "blobs"))
+	for _, content := range contents {
+		if a := s.do("GET", "/v2/r/blobs/"+sha(content), nil); a.status == 200 != on[sha(content)[7:]] {
+			t.Errorf("%s is answered with %d, and on disk: %v", content, a.status, on)
+		}
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"math"
 	"os"
 	"path/filepath"
 )
@@ -37,59 +38,109 @@ func newID() string {
 	return hex.EncodeToString(b[:])
 }
 
-// startUpload opens an upload.
-func (r *Registry) startUpload(ctx context.Context, repository string) (id string, err error) {
-	id = newID()
-	state, err := sha256.New().(encoding.BinaryMarshaler).MarshalBinary()
-	if err != nil {
-		return "", fmt.Errorf("start upload: %w", err)
-	}
-	err = r.commitLazily(ctx, func(tx *sql.Tx) error {
-		_, err := tx.Exec("INSERT INTO uploads (id, repository, received, hash, touched_at) VALUES (?, ?, 0, ?, ?)",
-			id, repository, state, r.now().Unix())
-		return err
-	})
-	if err != nil {
-		return "", fmt.Errorf("start upload: %w", err)
-	}
-	return id, nil
+// session names an upload and who works on it.
+type session struct {
+	repository, id string
+	caller         string // "": nobody known
 }
 
-// uploadStatus returns how many bytes the upload has.
-func (r *Registry) uploadStatus(ctx context.Context, repository, id string) (received int64, err error) {
-	received, _, err = r.upload(ctx, repository, id)
+// errCrowded: as many uploads are open as may be.
+var errCrowded = errors.New("too many uploads are open")
+
+// startUpload opens an upload, which only caller may continue.
+func (r *Registry) startUpload(ctx context.Context, repository, caller string) (session, error) {
+	s := session{repository, newID(), caller}
+	err := r.insertUpload(ctx, s)
+	if errors.Is(err, errCrowded) {
+		if err := r.forgetUploads(ctx, `
+			SELECT id, touched_at FROM uploads WHERE touched_at < ?1 AND (repository = ?2 OR (SELECT uploads FROM usage) >= ?3)
+			ORDER BY touched_at LIMIT 16`, r.now().Add(-idle).Unix(), repository, r.limits.Uploads); err != nil {
+			return s, fmt.Errorf("start upload: %w", err)
+		}
+		err = r.insertUpload(ctx, s)
+	}
+	if errors.Is(err, errCrowded) {
+		return s, busy("%v, in repository %s or in all: finish or cancel some", err, repository)
+	}
+	if err != nil {
+		return s, fmt.Errorf("start upload: %w", err)
+	}
+	return s, nil
+}
+
+func (r *Registry) insertUpload(ctx context.Context, s session) error {
+	state, err := sha256.New().(encoding.BinaryMarshaler).MarshalBinary()
+	if err != nil {
+		return err
+	}
+	return r.commitLazily(ctx, func(tx *sql.Tx) error {
+		var all, here int
+		err := tx.QueryRow(`
+			SELECT uploads, (SELECT COUNT(*) FROM (SELECT 1 FROM uploads WHERE repository = ? LIMIT ?)) FROM usage`,
+			s.repository, r.limits.RepositoryUploads).Scan(&all, &here)
+		if err != nil {
+			return err
+		}
+		if all >= r.limits.Uploads || here >= r.limits.RepositoryUploads {
+			return errCrowded
+		}
+		now := r.now().Unix()
+		_, err = tx.Exec(`
+			INSERT INTO uploads (id, repository, caller, received, hash, started_at, touched_at)
+			VALUES (?1, ?2, ?3, 0, ?4, ?5, ?5)`, s.id, s.repository, s.caller, state, now)
+		return err
+	})
+}
+
+// uploadStatus returns how many bytes the upload has. As with every read, who
+// shows no credentials is told, but nobody who shows another's.
+func (r *Registry) uploadStatus(ctx context.Context, s session) (received int64, err error) {
+	received, _, owner, err := r.lookUpUpload(ctx, s)
+	if err == nil && owner != s.caller && s.caller != "" {
+		err = uploadUnknown(s)
+	}
 	return received, err
 }
 
-// upload reads where an upload stands. An upload of another repository is as
-// unknown as any.
-func (r *Registry) upload(ctx context.Context, repository, id string) (received int64, state []byte, err error) {
-	err = r.read.QueryRowContext(ctx, "SELECT received, hash FROM uploads WHERE id = ? AND repository = ? AND touched_at > ?",
-		id, repository, r.now().Add(-expiry).Unix()).Scan(&received, &state)
-	if errors.Is(err, sql.ErrNoRows) {
-		return 0, nil, uploadUnknown(repository, id)
+// upload reads where an upload stands for whom it belongs to. An upload of
+// another repository or caller is as unknown as any.
+func (r *Registry) upload(ctx context.Context, s session) (received int64, state []byte, err error) {
+	received, state, owner, err := r.lookUpUpload(ctx, s)
+	if err == nil && owner != s.caller {
+		err = uploadUnknown(s)
 	}
-	if err != nil {
-		return 0, nil, fmt.Errorf("look up upload: %w", err)
-	}
-	return received, state, nil
+	return received, state, err
 }
 
-func uploadUnknown(repository, id string) error {
-	return refuse(404, "BLOB_UPLOAD_UNKNOWN", "repository %s has no upload %q; start a new one", repository, clip(id))
+func (r *Registry) lookUpUpload(ctx context.Context, s session) (received int64, state []byte, owner string, err error) {
+	now := r.now()
+	err = r.read.QueryRowContext(ctx, `
+		SELECT received, hash, caller FROM uploads WHERE id = ? AND repository = ? AND touched_at > ? AND started_at > ?`,
+		s.id, s.repository, now.Add(-expiry).Unix(), now.Add(-lifetime).Unix()).Scan(&received, &state, &owner)
+	if errors.Is(err, sql.ErrNoRows) {
+		return 0, nil, "", uploadUnknown(s)
+	}
+	if err != nil {
+		return 0, nil, "", fmt.Errorf("look up upload: %w", err)
+	}
+	return received, state, owner, nil
+}
+
+func uploadUnknown(s session) error {
+	return refuse(404, "BLOB_UPLOAD_UNKNOWN", "repository %s has no upload %q; start a new one", s.repository, clip(s.id))
 }
 
 // appendUpload adds a chunk and returns how many bytes there are now.
-func (r *Registry) appendUpload(ctx context.Context, repository, id string, c chunk) (received int64, err error) {
-	if err := r.sessions.lock(ctx, id); err != nil {
+func (r *Registry) appendUpload(ctx context.Context, s session, c chunk) (received int64, err error) {
+	if err := r.sessions.lock(ctx, s.id); err != nil {
 		return 0, err
 	}
-	defer r.sessions.unlock(id)
-	e, err := r.extend(ctx, repository, id, c)
+	defer r.sessions.unlock(s.id)
+	e, err := r.extend(ctx, s, c)
 	if err != nil {
 		return 0, err
 	}
-	if err := e.end(r.vouch(ctx, id, e)); err != nil {
+	if err := e.end(r.vouch(ctx, s, e)); err != nil {
 		return 0, fmt.Errorf("store chunk: %w", err)
 	}
 	return e.size, nil
@@ -97,7 +148,7 @@ func (r *Registry) appendUpload(ctx context.Context, repository, id string, c ch
 
 // vouch makes an extension part of its upload. The file before the row:
 // whatever offset the row shows is on disk.
-func (r *Registry) vouch(ctx context.Context, id string, e *extension) error {
+func (r *Registry) vouch(ctx context.Context, s session, e *extension) error {
 	if err := e.file.Sync(); err != nil {
 		return err
 	}
@@ -107,19 +158,19 @@ func (r *Registry) vouch(ctx context.Context, id string, e *extension) error {
 	}
 	return r.commitLazily(ctx, func(tx *sql.Tx) error {
 		_, err := tx.Exec("UPDATE uploads SET received = ?, hash = ?, touched_at = ? WHERE id = ?",
-			e.size, state, r.now().Unix(), id)
+			e.size, state, r.now().Unix(), s.id)
 		return err
 	})
 }
 
 // finishUpload adds a last, perhaps empty chunk and makes the whole the blob d.
 // If the digest is another one, the upload stays as it was before the chunk.
-func (r *Registry) finishUpload(ctx context.Context, repository, id string, d digest, c chunk) error {
-	if err := r.sessions.lock(ctx, id); err != nil {
+func (r *Registry) finishUpload(ctx context.Context, s session, d digest, c chunk) error {
+	if err := r.sessions.lock(ctx, s.id); err != nil {
 		return err
 	}
-	defer r.sessions.unlock(id)
-	e, err := r.extend(ctx, repository, id, c)
+	defer r.sessions.unlock(s.id)
+	e, err := r.extend(ctx, s, c)
 	if err != nil {
 		return err
 	}
@@ -136,7 +187,7 @@ func (r *Registry) finishUpload(ctx context.Context, repository, id string, d di
 	if err := e.end(err); err != nil {
 		return err
 	}
-	return r.place(ctx, repository, d, r.uploadPath(id), e.size, id)
+	return r.place(ctx, s.repository, d, r.uploadPath(s.id), e.size, s.id)
 }
 
 // extension is an upload's file with a chunk behind what the row vouches for.
@@ -158,8 +209,8 @@ func (e *extension) end(err error) error {
 
 // extend writes a chunk behind what the upload's row vouches for. It leaves the
 // row alone, so a chunk that breaks off has not happened.
-func (r *Registry) extend(ctx context.Context, repository, id string, c chunk) (*extension, error) {
-	received, state, err := r.upload(ctx, repository, id)
+func (r *Registry) extend(ctx context.Context, s session, c chunk) (*extension, error) {
+	received, state, err := r.upload(ctx, s)
 	if err != nil {
 		return nil, err
 	}
@@ -175,11 +226,11 @@ func (r *Registry) extend(ctx context.Context, repository, id string, c chunk) (
 	if err := h.(encoding.BinaryUnmarshaler).UnmarshalBinary(state); err != nil {
 		return nil, fmt.Errorf("resume upload: %w", err)
 	}
-	f, err := r.openUpload(repository, id, received)
+	f, err := r.openUpload(s, received)
 	if err != nil {
 		return nil, err
 	}
-	n, err := receive(f, h, c.body)
+	n, err := r.receive(f, h, c.body)
 	if err == nil && c.size >= 0 && n != c.size {
 		err = refuse(400, "SIZE_INVALID", "%d bytes were announced and %d came", c.size, n)
 	}
@@ -192,15 +243,15 @@ func (r *Registry) extend(ctx context.Context, repository, id string, c chunk) (
 
 // openUpload opens an upload's file where the row says it ends. A crash may have
 // left more, which goes.
-func (r *Registry) openUpload(repository, id string, received int64) (*os.File, error) {
-	f, err := os.OpenFile(r.uploadPath(id), os.O_RDWR|os.O_CREATE, 0o600)
+func (r *Registry) openUpload(s session, received int64) (*os.File, error) {
+	f, err := os.OpenFile(r.uploadPath(s.id), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("resume upload: %w", err)
 	}
 	info, err := f.Stat()
 	if err == nil && info.Size() < received {
 		// It became a blob, and the crash came before its row.
-		err = uploadUnknown(repository, id)
+		err = uploadUnknown(s)
 	}
 	if err == nil {
 		err = f.Truncate(received)
@@ -215,25 +266,64 @@ func (r *Registry) openUpload(repository, id string, received int64) (*os.File, 
 }
 
 // cancelUpload ends an upload.
-func (r *Registry) cancelUpload(ctx context.Context, repository, id string) error {
-	if err := r.sessions.lock(ctx, id); err != nil {
+func (r *Registry) cancelUpload(ctx context.Context, s session) error {
+	if err := r.sessions.lock(ctx, s.id); err != nil {
 		return err
 	}
-	defer r.sessions.unlock(id)
-	if _, err := r.uploadStatus(ctx, repository, id); err != nil {
+	defer r.sessions.unlock(s.id)
+	if _, _, err := r.upload(ctx, s); err != nil {
 		return err
 	}
-	return r.forgetUpload(ctx, id)
+	return r.forgetUpload(ctx, s.id, math.MaxInt64)
 }
 
-// forgetUpload removes row, then file. The caller holds the upload's lock.
-func (r *Registry) forgetUpload(ctx context.Context, id string) error {
+// forgetUploads ends the uploads whose ids and touched_at query selects, except
+// those that somebody works on or has touched since.
+func (r *Registry) forgetUploads(ctx context.Context, query string, args ...any) error {
+	rows, err := r.read.QueryContext(ctx, query, args...)
+	if err != nil {
+		return fmt.Errorf("list uploads: %w", err)
+	}
+	defer rows.Close()
+	touched := map[string]int64{}
+	for rows.Next() {
+		var id string
+		var at int64
+		if err := rows.Scan(&id, &at); err != nil {
+			return fmt.Errorf("list uploads: %w", err)
+		}
+		touched[id] = at
+	}
+	if err := rows.Err(); err != nil {
+		return fmt.Errorf("list uploads: %w", err)
+	}
+	var errs []error
+	for id, at := range touched {
+		if r.sessions.try(id) == nil {
+			errs = append(errs, r.forgetUpload(ctx, id, at))
+			r.sessions.unlock(id)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// forgetUpload removes row, then file, unless the upload was touched after the
+// given time. The caller holds its lock.
+func (r *Registry) forgetUpload(ctx context.Context, id string, touched int64) error {
+	var gone int64
 	err := r.commitLazily(ctx, func(tx *sql.Tx) error {
-		_, err := tx.Exec("DELETE FROM uploads WHERE id = ?", id)
+		result, err := tx.Exec("DELETE FROM uploads WHERE id = ? AND touched_at <= ?", id, touched)
+		if err != nil {
+			return err
+		}
+		gone, err = result.RowsAffected()
 		return err
 	})
 	if err != nil {
 		return fmt.Errorf("end upload: %w", err)
+	}
+	if gone == 0 {
+		return nil
 	}
 	if err := os.Remove(r.uploadPath(id)); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("end upload: %w", err)
@@ -246,11 +336,19 @@ func (r *Registry) uploadPath(id string) string {
 	return filepath.Join(r.dir, "uploads", id)
 }
 
-// receive copies body to f and h. What goes wrong with the body is the
-// sender's, the rest is ours.
-func receive(f io.Writer, h hash.Hash, body io.Reader) (n int64, err error) {
+// lookEvery is after how many bytes free space is looked at again.
+const lookEvery = 4 << 20
+
+// receive copies body to f and h.
+func (r *Registry) receive(f io.Writer, h hash.Hash, body io.Reader) (n int64, err error) {
 	buf := make([]byte, 128<<10)
-	for {
+	for looked := int64(-lookEvery); ; {
+		if n-looked >= lookEvery {
+			if err := r.roomOnDisk(); err != nil {
+				return n, err
+			}
+			looked = n
+		}
 		k, err := body.Read(buf)
 		if k > 0 {
 			h.Write(buf[:k])
@@ -263,7 +361,7 @@ func receive(f io.Writer, h hash.Hash, body io.Reader) (n int64, err error) {
 			return n, nil
 		}
 		if err != nil {
-			return n, brokenOff("BLOB_UPLOAD_INVALID", n, err)
+			return n, fmt.Errorf("read blob: %w", err)
 		}
 	}
 }

@@ -41,10 +41,14 @@ func parseExtension(escaped string) (extensionPath, bool) {
 
 func (f *front) extension(w http.ResponseWriter, r *http.Request, e extensionPath) {
 	switch {
+	case e.name == "_oci" && e.path == "ext/discover" && e.repository != "" && !validName(e.repository):
+		answer(w, http.StatusBadRequest, "NAME_INVALID", "this is not a repository name")
 	case e.name == "_oci" && e.path == "ext/discover":
 		f.discover(w, r, e.repository)
 	case e.name == extensionName && f.Extension != nil:
-		f.Extension(w, r, e.repository, e.path)
+		if r, ok := f.vouched(w, r, e); ok {
+			f.Extension(w, r, e.repository, e.path)
+		}
 	default:
 		answer(w, http.StatusNotFound, "EXTENSION_UNKNOWN", "this registry has no such extension; see /v2/_oci/ext/discover")
 	}
@@ -82,5 +86,12 @@ func (f *front) discover(w http.ResponseWriter, r *http.Request, repository stri
 		}
 		extensions = append(extensions, d)
 	}
-	writeJSON(w, http.StatusOK, map[string]any{"extensions": extensions})
+	if f.Upstream != nil {
+		extensions = append(extensions, f.Upstream.extensions(r, repository)...)
+	}
+	document := map[string]any{"extensions": extensions}
+	if f.Synthesis != nil && repository != "" {
+		document["referrers"] = f.Synthesis.keptBy(r.Context(), repository)
+	}
+	writeJSON(w, http.StatusOK, document)
 }

@@ -36,6 +36,28 @@
 // which the front takes off every request again. Wrong credentials are refused
 // there, so that `docker login` notices. Where Authorize lets everyone write,
 // GET /v2/ answers 200 and none of this happens.
+//
+// # Before a registry elsewhere
+//
+// With an [Upstream] the registry judges its callers itself, by credentials that
+// pass through here and are kept nowhere. What is promised then:
+//
+//   - Requests and answers are the client's and the registry's own, byte for
+//     byte, but for what names a host: Location, Link and the realm of tokens
+//     lead back here, whatever the registry believes its name to be. Tokens are
+//     asked for at /token, which passes on to the realm; none is minted.
+//   - Credentials go to the registry and its token hosts alone. An answer that
+//     would take a client's anywhere else is withheld: 502.
+//   - Paths that we and the registry could read differently are refused: a name
+//     that a hook judges is the name that is written to. So are references that
+//     are none, and manifests that can be read differently: some registries take
+//     them, and others fail.
+//   - Blobs stream, both ways, and may take as long as bytes move. Only
+//     manifests that a hook looks at are held in memory, 32 MiB of them at once.
+//   - Nothing here asks a ledger. What hooks do about theirs being away is theirs.
+//
+// A caller of the extension may what the registry lets those credentials do with
+// the repository: it is asked, by doing (see Upstream.May).
 package front
 
 import (
@@ -44,10 +66,14 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"net/netip"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"golang.org/x/sync/semaphore"
 )
 
 // Authorize answers with one of these, possibly wrapped, or nil. Any other
@@ -72,6 +98,24 @@ type Config struct {
 	// only the extension, and every ordinary path is 404.
 	Backend http.Handler
 
+	// Upstream is a registry elsewhere, in the place of Backend and Authorize: it
+	// decides about its callers itself, and about those of the extension that
+	// come with its credentials. If it is path-routed, only the extension is
+	// served here.
+	Upstream *Upstream
+
+	// TokenPrefix is how credentials of this service begin. They are good for the
+	// extension, and never go upstream.
+	TokenPrefix string
+
+	// Vouched makes r a request to the extension whose caller may push to the
+	// repository (or only read it), as Upstream said.
+	Vouched func(r *http.Request, push bool) *http.Request
+
+	// TrustedProxies are believed when they say by X-Forwarded-Proto and -Host
+	// what the client asked for.
+	TrustedProxies []netip.Prefix
+
 	// Extension serves what is below _scitt. repository is "" for
 	// /v2/_scitt/...; otherwise it looks like a name, but its grammar is not
 	// checked. path is escaped as it came, without a slash in front:
@@ -87,6 +131,15 @@ type Config struct {
 	// as password. nil: everyone may.
 	Authorize func(r *http.Request, repository string, write bool) error
 
+	// ManifestPut, ManifestGet, Referrers and Delete stand before the backend when
+	// a manifest is pushed or pulled, when referrers are listed, and when a manifest
+	// or blob is deleted; the first of each is the outermost.
+	ManifestPut, ManifestGet, Referrers, Delete []Hook
+
+	// Synthesis answers the referrers API where Upstream does not, behind all other
+	// hooks. nil: nobody does.
+	Synthesis *Synthesis
+
 	// PublicURL is where clients find this service ("https://scitt.example"). A
 	// request for its host is given a token realm of its scheme: TLS may end in
 	// front of us. Other requests get the scheme they came by.
@@ -100,21 +153,32 @@ type Config struct {
 type Endpoint struct {
 	Path         string // "entries/register", "receipts/{id}"
 	InRepository bool   // below /v2/<name>/_scitt/, otherwise below /v2/_scitt/
+	Push         bool   // who calls it must be allowed to push to the repository, not only to read it
 }
 
 // New returns the handler of /v2. It must get request paths as they came: a
 // router before it may not clean or decode them.
 func New(c Config) http.Handler {
-	f := &front{Config: c}
+	f := &front{Config: c, room: semaphore.NewWeighted(manifestsRoom)}
+	if c.Upstream != nil {
+		f.Backend = c.Upstream
+	}
+	if s := c.Synthesis; s != nil {
+		f.Referrers = append(slices.Clone(c.Referrers), s.listed)
+		f.ManifestPut = append(slices.Clone(c.ManifestPut), s.pushed)
+		f.Delete = append(slices.Clone(c.Delete), s.deleted)
+	}
+	f.origins.proxies = c.TrustedProxies
 	if u, err := url.Parse(c.PublicURL); err == nil {
-		f.public = *u
+		f.origins.public = *u
 	}
 	return f
 }
 
 type front struct {
 	Config
-	public url.URL
+	origins origins
+	room    *semaphore.Weighted // in bytes, for manifests that hooks have in hand
 }
 
 func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -122,6 +186,11 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 func (f *front) serve(w http.ResponseWriter, r *http.Request) {
+	r = r.WithContext(withOrigin(r.Context(), f.origins.of(r)))
+	if f.Upstream != nil {
+		f.serveUpstream(w, r)
+		return
+	}
 	greeted := r.Header.Get("Authorization") == "Bearer "+anonymous
 	r = withoutAnonymous(r)
 	path := r.URL.EscapedPath()
@@ -145,7 +214,55 @@ func (f *front) serve(w http.ResponseWriter, r *http.Request) {
 		f.refuse(w, err)
 		return
 	}
+	f.serveBackend(w, r, path)
+}
+
+func (f *front) serveBackend(w http.ResponseWriter, r *http.Request, path string) {
+	if hooks, request := f.hooked(r, path); len(hooks) > 0 {
+		f.withHooks(w, hooks, request)
+		return
+	}
 	f.Backend.ServeHTTP(w, r)
+}
+
+// serveUpstream serves a request to a registry that judges its callers itself.
+func (f *front) serveUpstream(w http.ResponseWriter, r *http.Request) {
+	path := r.URL.EscapedPath()
+	e, ok := parseExtension(path)
+	switch {
+	case ok && (e.name == extensionName || e.name == "_oci" && e.path == "ext/discover"):
+		f.extension(w, r, e)
+	case f.Upstream.routed:
+		f.noRegistry(w, path)
+	case isOwn(r, f.TokenPrefix):
+		errOwn.answer(w)
+	case path == realmPath:
+		f.Upstream.token(w, r)
+	default:
+		f.serveBackend(w, r, path)
+	}
+}
+
+// vouched asks Upstream what the caller of the extension may do, and answers
+// when that is not enough. Callers with a token of this service need nobody to
+// vouch for them, and outside of repositories nobody does.
+func (f *front) vouched(w http.ResponseWriter, r *http.Request, e extensionPath) (*http.Request, bool) {
+	if f.Upstream == nil || isOwn(r, f.TokenPrefix) {
+		return r, true
+	}
+	push := slices.ContainsFunc(f.ExtensionEndpoints, func(known Endpoint) bool {
+		return known.InRepository && known.Push && known.Path == e.path
+	})
+	if e.repository != "" {
+		if err := f.Upstream.May(r, e.repository, push); err != nil {
+			f.refuse(w, err)
+			return nil, false
+		}
+		r = f.Vouched(r, push)
+	}
+	r = r.Clone(r.Context())
+	r.Header.Del("Authorization")
+	return r, true
 }
 
 // ping is GET /v2/, by which many clients decide whether to authenticate.
@@ -163,8 +280,10 @@ func (f *front) ping(w http.ResponseWriter, r *http.Request, greeted bool) {
 	case errors.Is(err, ErrUnauthenticated):
 		w.Header().Set("Docker-Distribution-API-Version", "registry/2.0")
 		f.challenge(w, r)
-	default:
+	case errors.As(err, new(*RateLimited)):
 		f.refuse(w, err)
+	default: // nobody can be known now: then nobody is asked, and pulls go on
+		f.Backend.ServeHTTP(w, r)
 	}
 }
 
@@ -206,7 +325,10 @@ func (f *front) noRegistry(w http.ResponseWriter, path string) {
 // refuse turns Authorize's error into an answer.
 func (f *front) refuse(w http.ResponseWriter, err error) {
 	var limited *RateLimited
+	var refused *refusal
 	switch {
+	case errors.As(err, &refused):
+		refused.answer(w)
 	case errors.Is(err, ErrUnauthenticated):
 		w.Header().Set("WWW-Authenticate", `Basic realm="scittd"`)
 		answer(w, http.StatusUnauthorized, "UNAUTHORIZED", "writing needs a token: use it as the password of any user, or as bearer token")

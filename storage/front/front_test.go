@@ -53,6 +53,15 @@ func TestDiscoveryListsTheExtension(t *testing.T) {
 	if a := do(t, "POST", url+"/v2/_oci/ext/discover", "", ""); a.status != 405 || a.code() != "UNSUPPORTED" || a.header.Get("Allow") != "GET, HEAD" {
 		t.Errorf("POST: %d %s", a.status, a.body)
 	}
+	registry := hostOf(serve(t, front.Config{}))
+	before := before(t, registry, func(_ *front.UpstreamConfig, c *front.Config) { c.Extension = echo })
+	for _, name := range []string{"a%2Fb", "..", "a/..", "A", "a//b", "%61", strings.Repeat("a", 256)} {
+		for _, url := range []string{url, before} {
+			if a := do(t, "GET", url+"/v2/"+name+"/_oci/ext/discover", "", ""); a.status != 400 || a.code() != "NAME_INVALID" {
+				t.Errorf("discovery in %s: %d %s", name, a.status, a.body)
+			}
+		}
+	}
 	without := serve(t, front.Config{})
 	if a := do(t, "GET", without+"/v2/_oci/ext/discover", "", ""); a.body != `{"extensions":[]}` {
 		t.Errorf("without an extension: %s", a.body)
@@ -242,6 +251,10 @@ func TestPingChallengesOnlyWhereWritesNeedAToken(t *testing.T) {
 	limited := serve(t, front.Config{Authorize: func(*http.Request, string, bool) error { return &front.RateLimited{After: time.Second} }})
 	if a := do(t, "GET", limited+"/v2/", "", ""); a.status != 429 {
 		t.Errorf("limited: %d", a.status)
+	}
+	away := serve(t, front.Config{Authorize: func(*http.Request, string, bool) error { return errors.New("the token database is away") }})
+	if a := do(t, "GET", away+"/v2/", "", basic("u", good)); a.status != 200 {
+		t.Errorf("a pull must not fail because nobody can be known: %d", a.status)
 	}
 }
 

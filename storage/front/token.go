@@ -3,7 +3,6 @@ package front
 import (
 	"errors"
 	"net/http"
-	"net/url"
 	"strings"
 )
 
@@ -14,14 +13,7 @@ const (
 
 // challenge sends the client to the token realm.
 func (f *front) challenge(w http.ResponseWriter, r *http.Request) {
-	scheme := "http"
-	switch {
-	case r.TLS != nil:
-		scheme = "https"
-	case f.public.Scheme != "" && strings.EqualFold(r.Host, f.public.Host):
-		scheme = f.public.Scheme
-	}
-	realm := (&url.URL{Scheme: scheme, Host: r.Host, Path: tokenPath}).String()
+	realm := originOf(r).String() + tokenPath
 	// Host is the client's own word, but a quote in it would end the parameter.
 	if strings.ContainsAny(realm, "\"\\") {
 		answer(w, http.StatusBadRequest, "UNSUPPORTED", "the Host header is malformed")

@@ -1,6 +1,9 @@
 //go:build unix
 
-package embedded
+// Package filelock says whose a file or a folder is: one process at a time holds
+// the lock. The kernel drops it when the process ends, however it ends; the file
+// stays, empty, and means nothing by itself.
+package filelock
 
 import (
 	"errors"
@@ -9,9 +12,10 @@ import (
 	"syscall"
 )
 
-// lockFile takes the lock that says whose the folder is. The kernel drops it
-// when the process ends, however it ends; the file stays.
-func lockFile(path string) (*os.File, error) {
+// Take takes the lock on the file at path, which it makes when it is not there,
+// or refuses at once because somebody holds it, perhaps this process. Closing
+// the file lets go of it.
+func Take(path string) (*os.File, error) {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, err
