@@ -42,7 +42,10 @@ func draft(s *statement.Statement, d policy.Decision, index uint64, t time.Time)
 		if err != nil {
 			return n, fmt.Errorf("keep the chain of %s: %w", n.ID, err)
 		}
-		n.Collateral = []Collateral{{Kind: ChainCollateral, Data: data}}
+		n.Collateral = append(n.Collateral, Collateral{Kind: ChainCollateral, Data: data})
+	}
+	if s.Detached() {
+		n.Collateral = append(n.Collateral, Collateral{Kind: PayloadCollateral, Data: []byte(s.Evidence())})
 	}
 	return n, nil
 }
@@ -63,32 +66,46 @@ func chainOf(collateral []Collateral) ([][]byte, error) {
 }
 
 // deliver fixes where n will be placed: for every artifact in every repository
-// that policy and path name, the evidence and the transparency artifact. What
-// is private, or steers the ledger itself, is never placed.
-func (n *NewEntry) deliver(s *statement.Statement, p *policy.Policy, registry, repository string) error {
-	n.Registry, n.Repository = registry, repository
-	if registry == "" || n.Private || steers(s) {
+// that policy and path name, the evidence and the transparency artifact. The
+// artifacts are those that are signed; where none is, the image that n came for.
+// What is private, or steers the ledger itself, is never placed. What is placed
+// is archived, too, where there is a repository for that.
+func (n *NewEntry) deliver(s *statement.Statement, p *policy.Policy, archive string) error {
+	if err := p.Concerns(n.Artifacts, n.Image); err != nil {
+		return err
+	}
+	if n.Registry == "" || n.Private || steers(s) {
 		return nil
 	}
-	repositories, err := p.Repositories(s, repository, registry)
+	repositories, err := p.Repositories(s, n.Repository, n.Registry)
 	if err != nil {
 		return err
+	}
+	subjects := n.Artifacts
+	if len(subjects) == 0 && n.Image != "" {
+		subjects = []statement.Digest{n.Image}
 	}
 	repositories = slices.Compact(slices.Sorted(slices.Values(repositories)))
 	artifacts := []string{TransparencyArtifact}
 	if n.Evidence != "" {
 		artifacts = []string{EvidenceArtifact, TransparencyArtifact}
 	}
+	queue := func(repository string, subject statement.Digest, artifact string) {
+		n.Deliveries = append(n.Deliveries, Delivery{
+			Entry: n.Index, EntryID: n.ID,
+			Registry: n.Registry, Repository: repository, Subject: subject, Artifact: artifact,
+			State: Queued, NextAt: n.RegisteredAt, Since: n.RegisteredAt,
+		})
+	}
 	for _, repository := range repositories {
-		for _, subject := range n.Artifacts {
+		for _, subject := range subjects {
 			for _, artifact := range artifacts {
-				n.Deliveries = append(n.Deliveries, Delivery{
-					Entry: n.Index, EntryID: n.ID,
-					Registry: registry, Repository: repository, Subject: subject, Artifact: artifact,
-					State: Queued, NextAt: n.RegisteredAt,
-				})
+				queue(repository, subject, artifact)
 			}
 		}
+	}
+	if archive != "" && len(n.Deliveries) > 0 {
+		queue(archive, subjects[0], ArchiveArtifact)
 	}
 	return nil
 }

@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"context"
 	"slices"
+
+	"github.com/scittd/scittd/statement"
 )
 
 // Audit is the part of a database that checking a log needs beside Log and
@@ -37,8 +39,9 @@ type Audit interface {
 // Dossier is what is kept beside one entry.
 type Dossier struct {
 	Index                uint64
-	Audited              bool         // there is an audit row, which has the next two
-	Registry, Repository string       // as in NewEntry
+	Audited              bool   // there is an audit row, which has the next three
+	Registry, Repository string // as in NewEntry
+	Image                statement.Digest
 	Collateral           []Collateral // in order; without Data where the content is missing
 	Deliveries           []Delivery   // without EntryID
 }

@@ -21,8 +21,9 @@
 //   - Index, collateral and deliveries of an entry are in its own transaction.
 //
 // It does not know HTTP, registries or who the callers are, and it never looks
-// at evidence. Evidence in transit (Staging), callers' tokens (Tokens) and who
-// does what beside the log (Leases) only share the database with it.
+// at evidence. Evidence in transit (Staging) and what became of it (Evidences), what
+// image indexes list (Claims), callers' tokens (Tokens) and who does what beside
+// the log (Leases) only share the database with it.
 package ledger
 
 import (
@@ -49,8 +50,10 @@ type Options struct {
 	Checkpoint crypto.Signer
 	Cadence    time.Duration
 	// Registry is the host that deliveries go to; "": claims are only in the
-	// ledger.
+	// ledger. Archive is a repository of it that keeps the transparency artifact of
+	// every claim that is placed once more; "": none does.
 	Registry string
+	Archive  string
 	// Clock is the wall clock; nil: time.Now. Steady is the time since some
 	// fixed moment, which nobody sets; nil: the monotonic reading of Clock.
 	Clock  func() time.Time
@@ -132,7 +135,7 @@ func Open(ctx context.Context, s Store, o Options) (*Ledger, error) {
 		return l, nil
 	}
 	q := &sequencer{
-		store: s, issuer: o.Issuer, registry: o.Registry, clocks: l.clocks, queue: l.queue,
+		store: s, issuer: o.Issuer, registry: o.Registry, archive: o.Archive, clocks: l.clocks, queue: l.queue,
 		log: o.Log, done: l.done, state: st, edge: edge, turns: 1, current: &l.current, counts: &l.counts,
 		halt: &l.halt, remember: o.Remember,
 	}
@@ -382,13 +385,26 @@ func (l *Ledger) Deliveries(ctx context.Context, id statement.ID, scope Scope) (
 	return l.store.Deliveries(ctx, id, scope)
 }
 
+// Waiting returns the registries that something is due for; see Outbox.
+func (l *Ledger) Waiting(ctx context.Context) ([]string, error) {
+	return l.store.Waiting(ctx, l.clocks.wall())
+}
+
 // Due leases deliveries whose time has come; see Outbox.
-func (l *Ledger) Due(ctx context.Context, owner string, lease time.Duration, n int) ([]Delivery, error) {
-	return l.store.Due(ctx, owner, l.clocks.wall(), lease, n)
+func (l *Ledger) Due(ctx context.Context, p Pickup) ([]Delivery, error) {
+	return l.store.Due(ctx, p, l.clocks.wall())
+}
+
+// Renew lets a lease run for d from now on, 0 gives it back; see Outbox.
+func (l *Ledger) Renew(ctx context.Context, owner string, at Place, d time.Duration) (bool, error) {
+	now := l.clocks.wall()
+	return l.store.Renew(ctx, owner, at, now, now.Add(d))
 }
 
 // Settle records what became of a delivery; see Outbox.
-func (l *Ledger) Settle(ctx context.Context, d Delivery) error { return l.store.Settle(ctx, d) }
+func (l *Ledger) Settle(ctx context.Context, owner string, d Delivery) error {
+	return l.store.Settle(ctx, owner, d)
+}
 
 // Pending says that the statement is queued in this process and not decided
 // yet. It is memory only: after a restart it is false, and submitting again is

@@ -58,14 +58,15 @@ func (l Leaf) AppendCBOR(dst []byte) []byte {
 	return detcbor.AppendBytes(dst, l.Canonical)
 }
 
-// Record is what an auditor needs of one entry. Registry and Repository are
-// those of NewEntry.
+// Record is what an auditor needs of one entry. Registry, Repository and Image
+// are those of NewEntry.
 type Record struct {
 	Entry
 	Canonical  []byte
 	Collateral []Collateral // in the order given to Commit
 	Registry   string
 	Repository string
+	Image      statement.Digest
 }
 
 // MaxPage is the largest Query.Limit.
@@ -85,6 +86,7 @@ type Query struct {
 	IssuerPrefixes []statement.IssuerPrefix // the issuer is covered by one of them
 	MediaTypes     []string
 	PredicateTypes []string
+	Repository     string    // that the entry's claim is or will be placed in, at whatever registry
 	Since, Until   time.Time // registration time in [Since, Until); zero: open
 	Before         uint64    // index < Before; 0: from the newest
 	Limit          int       // 1..MaxPage; a store refuses others

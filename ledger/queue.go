@@ -17,13 +17,29 @@ const (
 	maxBatchBytes = 16 << 20
 )
 
+// Circumstances are what comes with a statement and is not signed. They say where
+// a claim is placed, who is answered what, and where the payload of a detached
+// statement is found, which its signature then proves; nothing else about them
+// enters a decision.
+type Circumstances struct {
+	Repository string           // named by the path /v2/<name>/…; "" = none
+	Image      statement.Digest // OCI's subject in that repository; "" = none
+	Evidence   statement.Digest // that the statement speaks for, staged before; "" = not said
+	Payload    []byte           // of a detached statement, where the caller has it; nil = not
+	Caller     string           // for the audit row
+	Scope      Scope            // what the caller may read
+}
+
 // Submission is what Append takes. The Decision was made by the caller under
-// Policy(); Append judges again what no longer holds. Repository is the one
-// named by the path /v2/<name>/…, or ""; Caller goes to the audit row only.
+// Policy(); Append judges again what no longer holds. A detached Statement has
+// its payload with it. Repository is the one named by the path /v2/<name>/…, or
+// ""; Image, the OCI subject that came with it, or "". Caller goes to the audit
+// row only.
 type Submission struct {
 	Statement  *statement.Statement
 	Decision   policy.Decision
 	Repository string
+	Image      statement.Digest
 	Caller     string
 }
 

@@ -56,6 +56,7 @@ type sequencer struct {
 	store    Store
 	issuer   *receipts.Issuer
 	registry string
+	archive  string
 	clocks   *clocks
 	queue    *queue
 	log      *slog.Logger
@@ -378,7 +379,8 @@ func (q *sequencer) admit(b *drafted, w *waiting, d policy.Decision, now time.Ti
 		return err
 	}
 	n.Caller = w.Caller
-	if err := n.deliver(s, q.state.policy, q.registry, w.Repository); err != nil {
+	n.Registry, n.Repository, n.Image = q.registry, w.Repository, w.Image
+	if err := n.deliver(s, q.state.policy, q.archive); err != nil {
 		return err
 	}
 	switch {

@@ -101,7 +101,8 @@ func carries(s *statement.Statement, mediaType string) bool {
 	return s.MediaType() == mediaType
 }
 
-// Both kinds steer the ledger itself, and are therefore never placed.
+// What operators say steers the ledger itself or tells what became of it, and is
+// therefore never placed.
 func steers(s *statement.Statement) bool {
-	return carries(s, policy.MediaType) || carries(s, policy.ServiceMediaType)
+	return carries(s, policy.MediaType) || carries(s, policy.ServiceMediaType) || carries(s, policy.PurgeMediaType)
 }

@@ -157,13 +157,19 @@ type NewEntry struct {
 	// statement, and where from and to. Registry and Repository are what the
 	// Deliveries follow from, together with the statement and its policy.
 	Caller     string
-	Registry   string // host that deliveries went to; "" = none configured
-	Repository string // named by the path the statement came by; "" = none
+	Registry   string           // host that deliveries went to; "" = none configured
+	Repository string           // named by the path the statement came by; "" = none
+	Image      statement.Digest // likewise: OCI's subject, where the statement names no artifact; "" = none
 }
 
-// ChainCollateral is the kind of an x5chain that came unprotected: a CBOR array
-// of DER certificates, leaf first.
-const ChainCollateral = "x5chain"
+// The kinds of Collateral. An x5chain that came unprotected is a CBOR array of
+// DER certificates, leaf first. The payload of a detached statement is kept as
+// its digest alone, in text: what was decided over it can be traced, and
+// repeated by whoever has the payload still.
+const (
+	ChainCollateral   = "x5chain"
+	PayloadCollateral = "payload"
+)
 
 // Collateral is what authenticated a statement besides its own bytes, kept so
 // that the decision can be replayed. It is content-addressed.

@@ -12,10 +12,11 @@ import (
 const (
 	ScopeRead    = "read"    // sees private entries
 	ScopePublish = "publish" // may write: statements, evidence, pushes to /v2
+	ScopePurge   = "purge"   // may declare evidence purged, which removes it
 )
 
 // TokenScopes lists what a token may allow.
-func TokenScopes() []string { return []string{ScopeRead, ScopePublish} }
+func TokenScopes() []string { return []string{ScopeRead, ScopePublish, ScopePurge} }
 
 // Token is a caller's static bearer token. The token itself is shown once, when
 // it is made; only its SHA-256 is kept.
@@ -41,7 +42,7 @@ func (t Token) Check() error {
 	}
 	for _, scope := range t.Scopes {
 		switch scope {
-		case ScopeRead, ScopePublish:
+		case ScopeRead, ScopePublish, ScopePurge:
 		default:
 			return fmt.Errorf("token %s: no scope %.80q (there are %s)", t.ID, scope, strings.Join(TokenScopes(), ", "))
 		}

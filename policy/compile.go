@@ -182,7 +182,7 @@ func checkMediaType(t string) error {
 	switch {
 	case err != nil || name != t || len(params) > 0 || !strings.Contains(t, "/"):
 		return fmt.Errorf("%s; write a media type in lower case and without parameters", quote(t))
-	case t == MediaType || t == ServiceMediaType:
+	case operatorsType(t):
 		return fmt.Errorf("%s is for operators only", t)
 	}
 	return nil

@@ -227,6 +227,7 @@ func TestReadYAMLNamesThePlaceOfAnError(t *testing.T) {
 		issuer + "    key: other.pub\n    mediaTypes: ['application/json; a=b']\n":                  `without parameters`,
 		issuer + "    key: other.pub\n    mediaTypes: [" + MediaType + "]\n":                        `operators only`,
 		issuer + "    key: other.pub\n    mediaTypes: [" + ServiceMediaType + "]\n":                 `operators only`,
+		issuer + "    key: other.pub\n    mediaTypes: [" + PurgeMediaType + "]\n":                   `operators only`,
 		issuer + "    key: other.pub\n    repositories: ['[']\n":                                    `issuers[0].repositories[0]`,
 		issuer + "    key: other.pub\n    visibility: Public\n":                                     `issuers[0].visibility`,
 		"issuers:\n  - {iss: a, key: other.pub, kid: k}\n  - {iss: a, key: operator.pub, kid: k}\n": `policy.yaml:5:38: issuers[1].kid: k is also that of another key, in issuers[0]`,

@@ -39,7 +39,7 @@ func (p *Policy) Evaluate(s *statement.Statement, now time.Time) Decision {
 	var refusal *Refusal
 	switch {
 	// SPEC RFC 9943 §6: a detached payload is still needed to verify.
-	case s.Detached():
+	case !s.Verifiable():
 		refusal = refusePayload()
 	case forOperators(s):
 		refusal = p.judgeOperator(s, now, &d, &w)
@@ -54,7 +54,7 @@ func (p *Policy) Evaluate(s *statement.Statement, now time.Time) Decision {
 	return d
 }
 
-// judgeOperator admits policies and service statements. Both are public,
+// judgeOperator admits policies, service and purge statements. All are public,
 // whatever the visibility of the rest.
 func (p *Policy) judgeOperator(s *statement.Statement, now time.Time, d *Decision, w *window) *Refusal {
 	rule, o, refusal := p.operator(s)
@@ -72,6 +72,9 @@ func (p *Policy) judgeOperator(s *statement.Statement, now time.Time, d *Decisio
 		if refusal := p.checkSuccessor(s); refusal != nil {
 			return refusal
 		}
+	}
+	if d.Artifacts, refusal = purged(s); refusal != nil {
+		return refusal
 	}
 	d.Rule, d.Identity = rule, o.identity(OperatorKey, s.Issuer)
 	return nil
@@ -242,7 +245,8 @@ func checkTimes(s *statement.Statement, now time.Time, maxAge time.Duration, w *
 }
 
 func refusePayload() *Refusal {
-	return refuse(CodePayloadMissing, "payload", "attach the payload, or sign its digest as a hash envelope (RFC 9995, label 258)",
+	return refuse(CodePayloadMissing, "payload", "attach the payload, or sign its digest as a hash envelope (RFC 9995, label 258); "+
+		"or stage it (PUT /v1/evidence/{digest}, or as a layer beside the statement) and name its digest (evidence=sha256:…)",
 		"the payload is detached, so the signature cannot be verified")
 }
 

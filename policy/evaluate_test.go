@@ -11,6 +11,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -234,7 +235,36 @@ func TestADetachedPayloadIsRefusedWithTheWayOut(t *testing.T) {
 		if !strings.Contains(d.Refusal.Hint, "hash envelope") {
 			t.Errorf("hint %q does not name the hash envelope", d.Refusal.Hint)
 		}
+		if !strings.Contains(d.Refusal.Hint, "/v1/evidence/") {
+			t.Errorf("hint %q does not name staging", d.Refusal.Hint)
+		}
 	}
+}
+
+func TestADetachedPayloadAtHandIsVerified(t *testing.T) {
+	key := newKey(t)
+	p := inForce(t, keyIssuer(wabbit, key))
+	s := sign(t, wabbit, key, func(tmpl *statement.Template) { tmpl.Detached, tmpl.Payload = true, []byte("sbom") })
+	with := func(payload string) *statement.Statement {
+		whole, err := s.WithPayload(statement.SHA256([]byte(payload)), []byte(payload))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return whole
+	}
+	d := p.Evaluate(with("sbom"), noon)
+	admitted(t, d)
+	refused(t, p.Evaluate(with("another sbom"), noon), CodeBadSignature, d.Rule)
+
+	// The record of the decision is all that is left without the payload.
+	known, err := s.WithEvidence(statement.SHA256([]byte("sbom")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := p.Recorded(known, d.Rule, d.Identity); err != nil || !slices.Equal(got.Artifacts, d.Artifacts) {
+		t.Errorf("recorded: %+v, %v", got, err)
+	}
+	refused(t, p.Evaluate(known, noon), CodePayloadMissing, "payload")
 }
 
 func TestTimeClaimsBoundTheDecision(t *testing.T) {

@@ -7,16 +7,20 @@ import (
 )
 
 // forOperators: kinds of statement that only operators make.
-func forOperators(s *statement.Statement) bool {
-	t := s.MediaType()
-	return t == MediaType || t == ServiceMediaType
+func forOperators(s *statement.Statement) bool { return operatorsType(s.MediaType()) }
+
+func operatorsType(t string) bool {
+	return t == MediaType || t == ServiceMediaType || t == PurgeMediaType
 }
 
 // operator finds the operator who claims to have signed s. Rule is its place.
 func (p *Policy) operator(s *statement.Statement) (rule string, o *pinned, refusal *Refusal) {
 	want := p.Service + StatementSubject
-	if s.MediaType() == ServiceMediaType {
+	switch s.MediaType() {
+	case ServiceMediaType:
 		want = p.Service + ServiceSubject
+	case PurgeMediaType:
+		want = p.Service + PurgeSubject
 	}
 	switch {
 	case p.Service == "" || s.Issuer != p.Service || s.Subject != want:
@@ -53,4 +57,18 @@ func (p *Policy) checkSuccessor(s *statement.Statement) *Refusal {
 			"the policy replaces %s, but %s is in force", found, p.Entry)
 	}
 	return nil
+}
+
+// purged are the digests that a purge statement is about, whatever extractors
+// the policy has; none of other kinds. Who looks for a claim about an image, or
+// for evidence, finds with it what was purged of it.
+func purged(s *statement.Statement) ([]statement.Digest, *Refusal) {
+	if s.MediaType() != PurgeMediaType {
+		return nil, nil
+	}
+	found, err := s.Artifacts([]statement.Extractor{statement.ExtractInToto})
+	if err != nil {
+		return nil, refuse(CodeRejected, "operators", "split the statement", "%s", show(err))
+	}
+	return found, nil
 }

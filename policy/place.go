@@ -50,6 +50,19 @@ func (p *Policy) Repositories(s *statement.Statement, named, ownHost string) ([]
 	return to, nil
 }
 
+// Concerns refuses a claim that came for one image while its signed bytes name
+// others: artifacts are those that a Decision found. A claim that names none may
+// be hung on any image, which says nothing about it.
+func (p *Policy) Concerns(artifacts []statement.Digest, image statement.Digest) error {
+	if image == "" || len(artifacts) == 0 || slices.Contains(artifacts, image) {
+		return nil
+	}
+	refusal := refuse(CodeSubjectMismatch, "subjects", "push it as a referrer of "+string(artifacts[0])+", or sign a statement about "+string(image),
+		"the signed bytes speak about %s, not about %s", artifacts[0], image)
+	refusal.Policy = p.Entry
+	return refusal
+}
+
 // valid is name as a list, empty when no registry could have such a repository.
 func valid(name string) []string {
 	if !ValidRepository(name) {

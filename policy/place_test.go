@@ -3,6 +3,7 @@ package policy
 import (
 	"errors"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/scittd/scittd/statement"
@@ -75,5 +76,27 @@ func TestSignedBytesThatNameAnotherRepositoryAreRefused(t *testing.T) {
 	}
 	if r.Code != CodeRepositoryMismatch || r.Rule != "sub" || r.Hint == "" || r.Policy != p.Entry {
 		t.Errorf("refused with %+v", r)
+	}
+}
+
+func TestAClaimConcernsTheImagesThatItNamesOrAny(t *testing.T) {
+	p := inForce(t, keyIssuer(wabbit, newKey(t)))
+	one, two := statement.SHA256([]byte("one")), statement.SHA256([]byte("two"))
+	for _, c := range []struct {
+		artifacts []statement.Digest
+		image     statement.Digest
+		fits      bool
+	}{
+		{nil, "", true}, {nil, one, true}, {[]statement.Digest{one}, "", true}, {[]statement.Digest{one, two}, two, true},
+		{[]statement.Digest{one}, two, false},
+	} {
+		err := p.Concerns(c.artifacts, c.image)
+		var r *Refusal
+		switch {
+		case c.fits && err != nil:
+			t.Errorf("%v for %s: %v", c.artifacts, c.image, err)
+		case !c.fits && (!errors.As(err, &r) || r.Code != CodeSubjectMismatch || r.Policy != p.Entry || !strings.Contains(r.Reason, string(one)) || !strings.Contains(r.Reason, string(two))):
+			t.Errorf("%v for %s: %v; want a refusal that names both", c.artifacts, c.image, err)
+		}
 	}
 }

@@ -53,18 +53,21 @@ import (
 )
 
 // MediaType is the content type of a policy statement, whose payload is the
-// RFC 8785 JSON form; ServiceMediaType that of a service statement. Both kinds
-// are admitted from operator keys only.
+// RFC 8785 JSON form; ServiceMediaType that of a service statement; PurgeMediaType
+// that of a purge statement, an in-toto Statement about evidence that was removed.
+// All three are admitted from operator keys only.
 const (
 	MediaType        = "application/vnd.scittd.policy+json"
 	ServiceMediaType = "application/vnd.scittd.service+json"
+	PurgeMediaType   = "application/vnd.scittd.purge+json"
 )
 
-// What follows the service URL in sub of a policy statement and of a service
-// statement.
+// What follows the service URL in sub of a policy statement, of a service
+// statement and of a purge statement.
 const (
 	StatementSubject = "/policy"
 	ServiceSubject   = "/service"
+	PurgeSubject     = "/purge"
 )
 
 // Policy is a Registration Policy, immutable once read. It comes from ReadYAML,

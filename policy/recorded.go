@@ -24,6 +24,9 @@ func (p *Policy) Recorded(s *statement.Statement, rule string, id Identity) (Dec
 		case path != rule:
 			return d, fmt.Errorf("rule %s decided, not %s", path, quote(rule))
 		}
+		if d.Artifacts, refusal = purged(s); refusal != nil {
+			return d, refusal
+		}
 		return d, sameIdentity(id, o.identity(OperatorKey, s.Issuer))
 	}
 	rules, refusal := p.candidates(s)

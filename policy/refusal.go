@@ -53,6 +53,7 @@ const (
 	CodePayloadMissing     = "payload-missing"
 	CodeSubjectMissing     = "subject-missing"
 	CodeRepositoryMismatch = "repository-mismatch" // from Repositories only
+	CodeSubjectMismatch    = "subject-mismatch"    // from Concerns only
 )
 
 // Refusal is a Decision against registration. It is an error so that it can

@@ -51,6 +51,24 @@ func SHA256(b []byte) Digest {
 	return Digest("sha256:" + hex.EncodeToString(sum[:]))
 }
 
+// of is the digest of b by d's algorithm; "" for a d that has none.
+func (d Digest) of(b []byte) Digest {
+	switch d.Algorithm() {
+	case "sha256":
+		return SHA256(b)
+	case "sha384":
+		sum := sha512.Sum384(b)
+		return Digest("sha384:" + hex.EncodeToString(sum[:]))
+	case "sha512":
+		sum := sha512.Sum512(b)
+		return Digest("sha512:" + hex.EncodeToString(sum[:]))
+	}
+	return ""
+}
+
+// Matches says whether d is the digest of b.
+func (d Digest) Matches(b []byte) bool { return d != "" && d.of(b) == d }
+
 // Algorithm is "sha256", "sha384" or "sha512"; "" for the empty Digest.
 func (d Digest) Algorithm() string {
 	alg, _, _ := strings.Cut(string(d), ":")

@@ -55,9 +55,12 @@ func (s *Statement) inToto() inToto {
 }
 
 // Evidence is the hash envelope's payload as a digest, or SHA-256 of the
-// attached payload; "" when detached.
+// attached payload. Of a detached statement it is what WithPayload or
+// WithEvidence said, else "".
 func (s *Statement) Evidence() Digest {
 	switch {
+	case s.Detached() && s.supplied != nil:
+		return s.supplied.digest
 	case s.Detached():
 		return ""
 	case s.Envelope != nil:

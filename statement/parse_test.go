@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"crypto/sha512"
 	"errors"
+	"fmt"
 	"math/big"
 	"math/rand"
 	"runtime"
@@ -225,6 +226,63 @@ func TestWithChainCarriesCollateral(t *testing.T) {
 		t.Errorf("a second chain: %v", err)
 	}
 }
+
+// A detached statement whose payload came by another way is the same message,
+// and what is read of it is the same, but for the evidence.
+func TestAPayloadThatCameByAnotherWay(t *testing.T) {
+	s := mustParse(t, draft{detached: true}.bytes())
+	if s.Verifiable() || s.Evidence() != "" {
+		t.Errorf("without: verifiable %t, evidence %q", s.Verifiable(), s.Evidence())
+	}
+	sum384, sum512 := sha512.Sum384(goodPayload), sha512.Sum512(goodPayload)
+	for _, digest := range []Digest{
+		SHA256(goodPayload), Digest(fmt.Sprintf("sha384:%x", sum384)), Digest(fmt.Sprintf("sha512:%x", sum512)),
+	} {
+		whole, err := s.WithPayload(digest, goodPayload)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !whole.Verifiable() || !whole.Detached() || whole.Payload != nil || whole.Evidence() != digest || whole.ID() != s.ID() || !bytes.Equal(whole.Canonical(), s.Canonical()) {
+			t.Errorf("%s: %+v", digest, whole)
+		}
+		if err := whole.Verify(vectorKey.Public()); err != nil {
+			t.Error(err)
+		}
+		if err := whole.Verify(fixedKey("another").Public()); !errors.Is(err, ErrSignature) {
+			t.Errorf("another key: %v", err)
+		}
+	}
+	other, err := s.WithPayload(SHA256([]byte("{}")), []byte("{}"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := other.Verify(vectorKey.Public()); !errors.Is(err, ErrSignature) {
+		t.Errorf("another payload: %v", err)
+	}
+	known, err := s.WithEvidence(SHA256(goodPayload))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := known.Verify(vectorKey.Public()); !errors.Is(err, ErrPayloadMissing) || known.Verifiable() || known.Evidence() != SHA256(goodPayload) {
+		t.Errorf("only its digest: %v, verifiable %t, evidence %q", err, known.Verifiable(), known.Evidence())
+	}
+
+	attached := mustParse(t, draft{}.bytes())
+	for name, err := range map[string]error{
+		"a second payload":       second(attached.WithPayload(SHA256(goodPayload), goodPayload)),
+		"a second digest":        second(attached.WithEvidence(SHA256(goodPayload))),
+		"an empty payload":       second(s.WithPayload(SHA256(nil), nil)),
+		"another digest":         second(s.WithPayload(SHA256(nil), goodPayload)),
+		"no digest":              second(s.WithPayload("", goodPayload)),
+		"no digest of something": second(s.WithEvidence("sha256:00")),
+	} {
+		if !errors.Is(err, ErrMalformed) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func second(_ *Statement, err error) error { return err }
 
 func TestVerifyDetached(t *testing.T) {
 	s := mustParse(t, draft{detached: true}.bytes())

@@ -98,6 +98,7 @@ type Statement struct {
 	signature []byte
 	canonical []byte
 	id        ID
+	supplied  *supplied // the payload of a detached message, which came by another way; nil: it did not
 
 	readInToto func() inToto // reads the payload once; nil means read it now
 }
@@ -115,6 +116,53 @@ func (s *Statement) Protected() []byte { return s.protected }
 
 // Detached says whether the payload was left out of the message.
 func (s *Statement) Detached() bool { return s.Payload == nil }
+
+// Verifiable says whether the payload is at hand: attached, or given by
+// WithPayload.
+func (s *Statement) Verifiable() bool {
+	return !s.Detached() || s.supplied != nil && s.supplied.payload != nil
+}
+
+// supplied is a payload that a detached message was signed over, or only its
+// digest, when that is all that is left.
+type supplied struct {
+	digest  Digest
+	payload []byte
+}
+
+// WithPayload returns a copy of s, which is detached, that is verified over
+// payload and has its digest as Evidence. The message stays what it is, and so
+// do its canonical bytes and ID; of the payload nothing else is read, so that
+// what the index says of s can be derived when the payload is gone. ErrMalformed
+// when s has a payload, payload is empty, or has another digest. The caller does
+// not change payload any more.
+func (s *Statement) WithPayload(digest Digest, payload []byte) (*Statement, error) {
+	switch {
+	case !s.Detached():
+		return nil, malformed("it has a payload already")
+	case len(payload) == 0:
+		return nil, malformed("its payload is empty")
+	case digest == "" || digest.of(payload) != digest:
+		return nil, malformed("its payload has not the digest %s", quote(string(digest)))
+	}
+	c := *s
+	c.supplied = &supplied{digest, payload}
+	return &c, nil
+}
+
+// WithEvidence returns a copy of s, which is detached, of whose payload only the
+// digest is known: its Evidence. Its signature cannot be verified.
+func (s *Statement) WithEvidence(digest Digest) (*Statement, error) {
+	if !s.Detached() {
+		return nil, malformed("it has a payload already")
+	}
+	if _, err := ParseDigest(string(digest)); err != nil {
+		return nil, malformed("%v", err)
+	}
+	c := *s
+	c.supplied = &supplied{digest: digest}
+	return &c, nil
+}
 
 // WithChain returns a copy of s that carries chain (DER, leaf first) as its
 // unprotected x5chain: an auditor replays a decision from kept collateral this
@@ -138,13 +186,16 @@ func (s *Statement) WithChain(chain [][]byte) (*Statement, error) {
 	return &c, nil
 }
 
-// Verify checks the signature over the attached payload (RFC 9052 §4.4).
-// ErrAlgorithm: the algorithm is unknown or does not fit the key.
-// ErrSignature: it does not verify. ErrPayloadMissing: the payload is detached.
-// ErrKey: nobody should use such a key.
+// Verify checks the signature over the payload (RFC 9052 §4.4), attached or
+// given by WithPayload. ErrAlgorithm: the algorithm is unknown or does not fit
+// the key. ErrSignature: it does not verify. ErrPayloadMissing: the payload is
+// detached. ErrKey: nobody should use such a key.
 func (s *Statement) Verify(key crypto.PublicKey) error {
-	if s.Detached() {
+	if !s.Verifiable() {
 		return fmt.Errorf("%w: it is detached", ErrPayloadMissing)
+	}
+	if s.Detached() {
+		return s.VerifyDetached(key, s.supplied.payload)
 	}
 	return s.VerifyDetached(key, s.Payload)
 }

@@ -29,11 +29,11 @@ func BenchmarkCheck(b *testing.B) {
 			fill(b, s, *benchSize)
 			b.ResetTimer()
 			for range b.N {
-				size, err := fsck.Check(b.Context(), s.(fsck.Store), func(f fsck.Finding) { b.Error(f) })
+				tally, err := fsck.Check(b.Context(), s.(fsck.Store), func(f fsck.Finding) { b.Error(f) })
 				if err != nil {
 					b.Fatal(err)
 				}
-				b.ReportMetric(float64(size)*float64(b.N)/b.Elapsed().Seconds(), "entries/s")
+				b.ReportMetric(float64(tally.Size)*float64(b.N)/b.Elapsed().Seconds(), "entries/s")
 			}
 		})
 	}

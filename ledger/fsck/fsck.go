@@ -111,6 +111,8 @@ type Checker struct {
 	roots run           // of heads whose root is wrong
 	names run           // of heads whose signature is
 
+	detached uint64 // entries whose payload is detached
+
 	policy      *policy.Policy // in force; nil: its statement cannot be read
 	policyIndex uint64
 	next        *policy.Policy // from the next head on
@@ -151,18 +153,30 @@ func New(ctx context.Context, s Store, found func(Finding)) (*Checker, error) {
 func (c *Checker) Size() uint64 { return c.size }
 func (c *Checker) At() uint64   { return c.at }
 
+// Detached is how many entries so far have a payload that is not in the log.
+// Their issuers' signatures were verified at registration, over the payload
+// whose digest is kept, and can be verified again by whoever has that; from the
+// log alone they cannot. That is no finding.
+func (c *Checker) Detached() uint64 { return c.detached }
+
+// Tally is what Check went through.
+type Tally struct {
+	Size     uint64 // of the log
+	Detached uint64 // entries; see Checker.Detached
+}
+
 // Check goes through all of a log, and then asks the database itself.
-func Check(ctx context.Context, s Store, found func(Finding)) (size uint64, err error) {
+func Check(ctx context.Context, s Store, found func(Finding)) (Tally, error) {
 	c, err := New(ctx, s, found)
 	if err != nil {
-		return 0, err
+		return Tally{}, err
 	}
 	for more := true; more; {
 		if more, err = c.Step(ctx); err != nil {
-			return c.size, err
+			return Tally{c.size, c.detached}, err
 		}
 	}
-	return c.size, c.Finish(ctx, true)
+	return Tally{c.size, c.detached}, c.Finish(ctx, true)
 }
 
 // Step checks the next page. It returns false at the end; then Finish is due.

@@ -2,6 +2,7 @@ package fsck
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -30,14 +31,19 @@ func (c *Checker) checkIndex(i uint64, s *statement.Statement, p *page) {
 	whole, err := withCollateral(s, dossier.Collateral)
 	if err != nil {
 		c.report(Kept, object, "its collateral is damaged: "+err.Error())
-		whole = s
 	}
 	want := ledger.Entry{
 		Index: i, ID: s.ID(), Issuer: s.Issuer, Subject: s.Subject, MediaType: s.MediaType(), PredicateType: s.PredicateType(),
-		Evidence: s.Evidence(), RegisteredAt: c.head.Time.UTC(), Policy: judged.Entry,
+		Evidence: whole.Evidence(), RegisteredAt: c.head.Time.UTC(), Policy: judged.Entry,
 	}
 	if i < c.blind {
 		want.RegisteredAt = row.RegisteredAt
+	}
+	if s.Detached() {
+		c.detached++ // its payload is not in the log, so the signature cannot be verified again from it
+		if want.Evidence == "" {
+			want.Evidence = row.Evidence // lost with the collateral, which was reported
+		}
 	}
 	d, bad := judged.Recorded(whole, row.Rule, row.Identity)
 	if bad != nil || !there {
@@ -48,11 +54,14 @@ func (c *Checker) checkIndex(i uint64, s *statement.Statement, p *page) {
 				bad = d.Refusal
 			}
 			c.report(Kept, object, fmt.Sprintf("the record of its decision under policy entry %d cannot be one: %v", c.policyIndex, bad))
+			if !there {
+				c.report(Index, object, "has no index row, or one that names rows which are missing")
+			}
 			return
 		}
 	}
 	want.Artifacts, want.Private, want.Rule, want.Identity = d.Artifacts, d.Private, d.Rule, d.Identity
-	if (d.Chain != nil) != (len(dossier.Collateral) > 0) {
+	if (d.Chain != nil) != slices.ContainsFunc(dossier.Collateral, func(k ledger.Collateral) bool { return k.Kind == ledger.ChainCollateral }) {
 		c.report(Kept, object, "certificates are kept that its decision did not need")
 	}
 	if !there {
@@ -102,22 +111,42 @@ func visibility(e ledger.Entry) func() string {
 	}
 }
 
-// withCollateral is s with the chain that is kept beside it.
+// withCollateral is s with what is kept beside it: its chain, and the digest of
+// a detached payload. With an error it is s with what could be used.
 func withCollateral(s *statement.Statement, kept []ledger.Collateral) (*statement.Statement, error) {
-	if len(kept) == 0 {
-		return s, nil
+	var all error
+	seen := map[string]bool{}
+	for _, k := range kept {
+		with, err := withPiece(s, k)
+		switch {
+		case seen[k.Kind]:
+			err = fmt.Errorf("there is more than one %q", k.Kind)
+		case k.Data == nil:
+			err = fmt.Errorf("the content of its %s is missing", k.Kind)
+		}
+		if seen[k.Kind] = true; err == nil {
+			s = with
+		}
+		all = errors.Join(all, err)
 	}
-	if len(kept) > 1 || kept[0].Kind != ledger.ChainCollateral {
-		return s, fmt.Errorf("%d pieces, the first of kind %q; want one %s", len(kept), kept[0].Kind, ledger.ChainCollateral)
+	if s.Detached() && !seen[ledger.PayloadCollateral] {
+		all = errors.Join(all, errors.New("the digest of its payload, which is detached, is not kept"))
 	}
-	if kept[0].Data == nil {
-		return s, fmt.Errorf("the content of its %s is missing", ledger.ChainCollateral)
+	return s, all
+}
+
+func withPiece(s *statement.Statement, k ledger.Collateral) (*statement.Statement, error) {
+	switch k.Kind {
+	case ledger.ChainCollateral:
+		var chain [][]byte
+		if err := detcbor.Unmarshal(k.Data, &chain); err != nil {
+			return nil, err
+		}
+		return s.WithChain(chain)
+	case ledger.PayloadCollateral:
+		return s.WithEvidence(statement.Digest(k.Data))
 	}
-	var chain [][]byte
-	if err := detcbor.Unmarshal(kept[0].Data, &chain); err != nil {
-		return s, err
-	}
-	return s.WithChain(chain)
+	return nil, fmt.Errorf("kind %q is none there is", k.Kind)
 }
 
 // place is where something is to be placed.
@@ -137,7 +166,8 @@ func (p place) compare(q place) int {
 }
 
 // checkDeliveries derives again what is to be placed where. How far each has
-// come is the Courier's to say.
+// come is the Courier's to say. Whether there was an archive at that time is
+// nowhere said: what is placed may be archived, once.
 func (c *Checker) checkDeliveries(object string, d ledger.Dossier, p *policy.Policy, s *statement.Statement, e ledger.Entry) {
 	want, err := places(p, s, d, e)
 	if err != nil {
@@ -145,10 +175,15 @@ func (c *Checker) checkDeliveries(object string, d ledger.Dossier, p *policy.Pol
 		return
 	}
 	got := make([]place, 0, len(d.Deliveries))
+	archived := false
 	for _, v := range d.Deliveries {
 		at := place{v.Registry, v.Repository, v.Subject, v.Artifact}
-		got = append(got, at)
-		known := v.State == ledger.Queued || v.State == ledger.Refused || v.State == ledger.Done
+		if v.Artifact == ledger.ArchiveArtifact && !archived && len(want) > 0 && v.Registry == d.Registry {
+			archived = true
+		} else {
+			got = append(got, at)
+		}
+		known := v.State == ledger.Queued || v.State == ledger.Refused || v.State == ledger.Done || v.State == ledger.Dropped
 		if !known || (v.State == ledger.Done) != (v.Manifest != "") || v.Tries < 0 {
 			c.report(Kept, object, fmt.Sprintf("delivery %v is in no state there is: %q, manifest %q, %d tries", at, v.State, v.Manifest, v.Tries))
 		}
@@ -167,16 +202,23 @@ func (c *Checker) checkDeliveries(object string, d ledger.Dossier, p *policy.Pol
 }
 
 func places(p *policy.Policy, s *statement.Statement, d ledger.Dossier, e ledger.Entry) ([]place, error) {
-	if e.Private || d.Registry == "" || e.MediaType == policy.MediaType || e.MediaType == policy.ServiceMediaType {
+	if e.Private || d.Registry == "" || e.MediaType == policy.MediaType || e.MediaType == policy.ServiceMediaType || e.MediaType == policy.PurgeMediaType {
 		return nil, nil
+	}
+	if err := p.Concerns(e.Artifacts, d.Image); err != nil {
+		return nil, err
 	}
 	names, err := p.Repositories(s, d.Repository, d.Registry)
 	if err != nil {
 		return nil, err
 	}
+	subjects := e.Artifacts
+	if len(subjects) == 0 && d.Image != "" {
+		subjects = []statement.Digest{d.Image}
+	}
 	var all []place
 	for _, name := range names {
-		for _, subject := range e.Artifacts {
+		for _, subject := range subjects {
 			all = append(all, place{d.Registry, name, subject, ledger.TransparencyArtifact})
 			if e.Evidence != "" {
 				all = append(all, place{d.Registry, name, subject, ledger.EvidenceArtifact})

@@ -420,19 +420,18 @@ func (c *checker) verify(r *receipts.Receipt, id statement.ID) error {
 func (c *checker) checkEntries() error {
 	for i, r := range c.records {
 		p, h := c.inForce(uint64(i))
-		s := c.parsed[i]
-		chain, err := chainOf(r)
+		s, chain, err := whole(c.parsed[i], r)
 		if err != nil {
-			return fmt.Errorf("entry %d: %w", i, err)
+			return fmt.Errorf("collateral of entry %d: %w", i, err)
 		}
-		if chain != nil {
-			if s, err = s.WithChain(chain); err != nil {
-				return fmt.Errorf("collateral of entry %d: %w", i, err)
-			}
+		var d policy.Decision
+		if s.Detached() { // the payload is not in the log: what is left is a record of the decision
+			d, err = p.Recorded(s, r.Rule, r.Identity)
+		} else if d = p.Evaluate(s, h.Time); d.Refusal != nil {
+			err = d.Refusal
 		}
-		d := p.Evaluate(s, h.Time)
-		if d.Refusal != nil {
-			return fmt.Errorf("entry %d would be refused: %w", i, d.Refusal)
+		if err != nil {
+			return fmt.Errorf("entry %d would be refused: %w", i, err)
 		}
 		if !reflect.DeepEqual(d.Chain, chain) {
 			return fmt.Errorf("entry %d: chain of %d certificates is kept, %d were validated", i, len(chain), len(d.Chain))
@@ -453,17 +452,28 @@ func (c *checker) checkEntries() error {
 	return nil
 }
 
-// chainOf reads the one kind of collateral there is.
-func chainOf(r ledger.Record) (chain [][]byte, err error) {
+// whole is s, the statement of r, with its collateral: the chain, which is also
+// returned alone, and the digest of a detached payload.
+func whole(s *statement.Statement, r ledger.Record) (_ *statement.Statement, chain [][]byte, err error) {
 	for _, c := range r.Collateral {
-		if c.Kind != ledger.ChainCollateral || chain != nil {
-			return nil, fmt.Errorf("unexpected collateral %q", c.Kind)
+		switch {
+		case c.Kind == ledger.ChainCollateral && chain == nil:
+			if err = detcbor.Unmarshal(c.Data, &chain); err == nil {
+				s, err = s.WithChain(chain)
+			}
+		case c.Kind == ledger.PayloadCollateral && s.Evidence() == "":
+			s, err = s.WithEvidence(statement.Digest(c.Data))
+		default:
+			err = errors.New("unexpected")
 		}
-		if err := detcbor.Unmarshal(c.Data, &chain); err != nil {
-			return nil, fmt.Errorf("collateral %q: %w", c.Kind, err)
+		if err != nil {
+			return nil, nil, fmt.Errorf("collateral %q: %w", c.Kind, err)
 		}
 	}
-	return chain, nil
+	if s.Detached() && s.Evidence() == "" {
+		return nil, nil, errors.New("the digest of the detached payload is not kept")
+	}
+	return s, chain, nil
 }
 
 // checkQueries asks for every value that occurs, and for everything.
@@ -513,6 +523,42 @@ func (c *checker) checkQueries() error {
 			if !slices.Equal(got, indexes) {
 				return fmt.Errorf("find by %s %q: entries %v, want %v", f.name, v, got, indexes)
 			}
+		}
+	}
+	return c.checkRepositories()
+}
+
+// checkRepositories asks for the claims of every repository that has any.
+func (c *checker) checkRepositories() error {
+	want := map[string][]uint64{"no/such": nil}
+	for i := len(c.records) - 1; i >= 0; i-- {
+		p, _ := c.inForce(uint64(i))
+		places, err := placesOf(p, c.parsed[i], c.records[i])
+		if err != nil {
+			return fmt.Errorf("entry %d: %w", i, err)
+		}
+		for _, at := range places {
+			if known := want[at.repository]; !slices.Contains(known, uint64(i)) {
+				want[at.repository] = append(known, uint64(i))
+			}
+		}
+	}
+	for name, indexes := range want {
+		q := ledger.Query{Scope: ledger.All, Repository: name}
+		got, err := c.find(q)
+		if err != nil {
+			return fmt.Errorf("find by repository %q: %w", name, err)
+		}
+		if !slices.Equal(got, indexes) {
+			return fmt.Errorf("find by repository %q: entries %v, want %v", name, got, indexes)
+		}
+		if len(indexes) == 0 {
+			continue
+		}
+		newest := c.records[indexes[0]]
+		q.Issuers, q.Artifacts = []string{newest.Issuer}, newest.Artifacts
+		if got, err = c.find(q); err != nil || !slices.Contains(got, indexes[0]) {
+			return fmt.Errorf("find by repository %q and issuer and artifacts of entry %d: entries %v, error %v", name, indexes[0], got, err)
 		}
 	}
 	return nil
@@ -590,13 +636,19 @@ func (c *checker) checkDeliveries() error {
 			return fmt.Errorf("entry %d: %w", i, err)
 		}
 		var places []place
+		archived := false
 		for _, d := range got {
 			if d.Entry != uint64(i) || d.EntryID != r.ID {
 				return fmt.Errorf("a delivery of entry %d is listed for entry %d", d.Entry, i)
 			}
-			sound := d.State == ledger.Queued || d.State == ledger.Refused || d.State == ledger.Done
+			sound := d.State == ledger.Queued || d.State == ledger.Refused || d.State == ledger.Done || d.State == ledger.Dropped
 			if !sound || (d.State == ledger.Done) != (d.Manifest != "") || d.Tries < 0 {
 				return fmt.Errorf("delivery of entry %d: state %q, manifest %q, %d tries", i, d.State, d.Manifest, d.Tries)
+			}
+			// Where the archive was is nowhere said; what is placed may be there, once.
+			if d.Artifact == ledger.ArchiveArtifact && !archived && len(want) > 0 && d.Registry == r.Registry {
+				archived = true
+				continue
 			}
 			places = append(places, place{d.Registry, d.Repository, d.Subject, d.Artifact})
 		}
@@ -615,23 +667,27 @@ type place struct {
 
 // placesOf derives where r, of statement s, is to be placed under p.
 func placesOf(p *policy.Policy, s *statement.Statement, r ledger.Record) ([]place, error) {
-	if r.Private || r.Registry == "" || s.MediaType() == policy.MediaType || s.MediaType() == policy.ServiceMediaType {
+	if r.Private || r.Registry == "" || s.MediaType() == policy.MediaType || s.MediaType() == policy.ServiceMediaType || s.MediaType() == policy.PurgeMediaType {
 		return nil, nil
 	}
-	if chain, err := chainOf(r); err != nil {
+	s, _, err := whole(s, r)
+	if err != nil {
 		return nil, err
-	} else if chain != nil {
-		if s, err = s.WithChain(chain); err != nil {
-			return nil, err
-		}
+	}
+	if err := p.Concerns(r.Artifacts, r.Image); err != nil {
+		return nil, fmt.Errorf("should have been refused: %w", err)
 	}
 	names, err := p.Repositories(s, r.Repository, r.Registry)
 	if err != nil {
 		return nil, fmt.Errorf("should have been refused: %w", err)
 	}
+	subjects := r.Artifacts
+	if len(subjects) == 0 && r.Image != "" {
+		subjects = []statement.Digest{r.Image}
+	}
 	set := map[place]bool{}
 	for _, name := range names {
-		for _, a := range r.Artifacts {
+		for _, a := range subjects {
 			set[place{r.Registry, name, a, ledger.TransparencyArtifact}] = true
 			if r.Evidence != "" {
 				set[place{r.Registry, name, a, ledger.EvidenceArtifact}] = true

@@ -1,9 +1,9 @@
-// Package ledgertest holds the promises of ledger.Store, ledger.Staging,
-// ledger.Tokens and ledger.Leases as one suite that every store runs, and those
-// of ledger.Ledger on top of it (Run). CheckLog recomputes a whole log from its
-// statements, and the suite calls it after every step. Faulty breaks a store on
-// command. The builders make keys, policies and statements for tests of any
-// room.
+// Package ledgertest holds the promises of ledger.Store and of what is kept
+// beside it (ledger.Staging, Tokens, Leases, Evidences and Claims) as one suite
+// that every store runs, and those of ledger.Ledger on top of it (Run). CheckLog
+// recomputes a whole log from its statements, and the suite calls it after every
+// step. Faulty breaks a store on command. The builders make keys, policies and
+// statements for tests of any room.
 package ledgertest
 
 import (
@@ -23,6 +23,11 @@ type Store interface {
 	ledger.Staging
 	ledger.Tokens
 	ledger.Leases
+	ledger.Backlog
+	ledger.Evidences
+	ledger.Claims
+	ledger.Refusals
+	ledger.Projection
 }
 
 // Opener opens one and the same database every time it is called. The suite
@@ -41,9 +46,9 @@ func Run(t *testing.T, fresh Factory) {
 		name  string
 		tests []test
 	}{
-		{"log", logTests}, {"turn", turnTests}, {"index", indexTests}, {"outbox", outboxTests},
-		{"staging", stagingTests}, {"tokens", tokenTests}, {"leases", leaseTests}, {"ledger", ledgerTests}, {"public", publicTests}, {"faults", faultTests},
-		{"halt", haltTests},
+		{"log", logTests}, {"turn", turnTests}, {"index", indexTests}, {"outbox", outboxTests}, {"backlog", backlogTests},
+		{"staging", stagingTests}, {"tokens", tokenTests}, {"leases", leaseTests}, {"ledger", ledgerTests}, {"detached", detachedTests}, {"refusals", refusalTests}, {"public", publicTests}, {"faults", faultTests},
+		{"halt", haltTests}, {"evidence", evidenceTests}, {"projection", projectionTests},
 	} {
 		t.Run(group.name, func(t *testing.T) {
 			for _, test := range group.tests {
@@ -201,7 +206,7 @@ func (w *world) batch(statements ...*statement.Statement) *ledger.Batch {
 		for _, at := range places {
 			e.Deliveries = append(e.Deliveries, ledger.Delivery{
 				Entry: e.Index, EntryID: e.ID, Registry: at.registry, Repository: at.repository,
-				Subject: at.subject, Artifact: at.artifact, State: ledger.Queued, NextAt: now,
+				Subject: at.subject, Artifact: at.artifact, State: ledger.Queued, NextAt: now, Since: now,
 			})
 		}
 		if err := c.tree.add(s.ID()); err != nil {

@@ -48,7 +48,7 @@ func freshIsEmpty(w *world) {
 	if found, err := w.store.Find(w.ctx, ledger.Query{Scope: ledger.All, Limit: 10}); err != nil || len(found) > 0 {
 		w.Errorf("find: %v, %v", found, err)
 	}
-	if due, err := w.store.Due(w.ctx, "o", time.Now(), time.Minute, 10); err != nil || len(due) > 0 {
+	if due, err := w.store.Due(w.ctx, pickup("o", 10, 10), time.Now()); err != nil || len(due) > 0 {
 		w.Errorf("due: %v, %v", due, err)
 	}
 	if found, err := w.store.Indexes(w.ctx, nil, ledger.All); err != nil || len(found) > 0 {

@@ -234,9 +234,9 @@ func mismatchRenewsNothing(w *world) {
 	w.stage(b)
 	w.commit(w.wabbit.Claim(w, Image(1), SBOM, b))
 	renew()
-	for _, d := range w.due("a", time.Now().Add(time.Second), 10) {
+	for _, d := range w.due("a", time.Now().Add(time.Second), 10, 10) {
 		d.State, d.Manifest = ledger.Done, Image(8)
-		w.settle(d)
+		w.settle(d, "a")
 	}
 	w.sweep(time.Now())
 	if w.staged(digest) != nil {
@@ -279,12 +279,12 @@ func claimedStays(w *world) {
 	if w.staged(statement.SHA256(unplaced)) != nil {
 		w.Error("content that no delivery needs was claimed")
 	}
-	for _, d := range w.due("a", time.Now().Add(time.Second), 10) {
+	for _, d := range w.due("a", time.Now().Add(time.Second), 10, 10) {
 		if w.staged(digest) == nil {
 			w.Fatalf("gone before %s", label(d))
 		}
 		d.State, d.Manifest = ledger.Done, Image(8)
-		w.settle(d)
+		w.settle(d, "a")
 	}
 	w.sweep(time.Now())
 	if w.staged(digest) != nil {
@@ -299,9 +299,9 @@ func newStay(w *world) {
 	digest := w.stage(b)
 	w.commit(w.wabbit.Claim(w, Image(1), SBOM, b))
 	w.stage(b) // for a claim to come
-	for _, d := range w.due("a", time.Now().Add(time.Second), 10) {
+	for _, d := range w.due("a", time.Now().Add(time.Second), 10, 10) {
 		d.State, d.LastError = ledger.Refused, "413"
-		w.settle(d)
+		w.settle(d, "a")
 	}
 	w.sweep(time.Now())
 	if w.staged(digest) == nil {

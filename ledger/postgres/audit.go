@@ -25,12 +25,15 @@ func (s *Store) Dossiers(ctx context.Context, from uint64, limit int) ([]ledger.
 		found = ledger.Dossiers{}
 		low, high := bound(from), bound(from+uint64(limit))
 		var q pgx.Batch // committed rows never change, but for a delivery's state
-		q.Queue(`SELECT index, registry, repository FROM audit WHERE index >= $1 AND index < $2`, low, high).
+		q.Queue(`SELECT index, registry, repository, image FROM audit WHERE index >= $1 AND index < $2`, low, high).
 			Query(func(rows pgx.Rows) error {
 				var d ledger.Dossier
-				_, err := pgx.ForEachRow(rows, []any{&d.Index, &d.Registry, &d.Repository}, func() error {
-					found.Of(d.Index).Audited, found.Of(d.Index).Registry, found.Of(d.Index).Repository = true, d.Registry, d.Repository
-					return nil
+				var image []byte
+				_, err := pgx.ForEachRow(rows, []any{&d.Index, &d.Registry, &d.Repository, &image}, func() (err error) {
+					kept := found.Of(d.Index)
+					kept.Audited, kept.Registry, kept.Repository = true, d.Registry, d.Repository
+					kept.Image, err = digest(image)
+					return err
 				})
 				return err
 			})
@@ -79,7 +82,7 @@ const flawBatch = 4096
 // indexes are checked by its own pg_amcheck.
 func (s *Store) Flaws(ctx context.Context, _ bool) ([]ledger.Flaw, error) {
 	var flaws []ledger.Flaw
-	for _, table := range []string{"entries", "entry_subjects", "entry_collateral", "audit", "deliveries"} {
+	for _, table := range []string{"entries", "entry_subjects", "entry_collateral", "audit", "deliveries", "evidence_marks", "interventions"} {
 		// One statement sees one state of the log, however it grows meanwhile.
 		strays, err := collect(ctx, s.reads, func(row pgx.CollectableRow) (ledger.Flaw, error) {
 			var at, size int64
@@ -95,6 +98,11 @@ func (s *Store) Flaws(ctx context.Context, _ bool) ([]ledger.Flaw, error) {
 		}
 		flaws = append(flaws, strays...)
 	}
+	dropped, err := s.droppedByNobody(ctx)
+	if err != nil {
+		return flaws, err
+	}
+	flaws = append(flaws, dropped...)
 	strays, err := collect(ctx, s.reads, func(row pgx.CollectableRow) (ledger.Flaw, error) {
 		var level, n, size int64
 		err := row.Scan(&level, &n, &size)

@@ -246,13 +246,13 @@ func queueAudit(q *pgx.Batch, entries []ledger.NewEntry, known *policies) (learn
 	n := len(entries)
 	index, rule, caller := make([]int64, n), make([]string, n), make([]string, n)
 	kind, issuer, thumbprint := make([]string, n), make([]string, n), make([]string, n)
-	registry, repository := make([]string, n), make([]string, n)
+	registry, repository, image := make([]string, n), make([]string, n), make([][]byte, n)
 	policy, unmet := make([]pgtype.Int8, n), make([][]byte, n)
 	met := map[statement.ID]int64{}
 	for i, e := range entries {
 		index[i], rule[i], caller[i] = int64(e.Index), e.Rule, e.Caller
 		kind[i], issuer[i], thumbprint[i] = e.Identity.Kind, e.Identity.Issuer, e.Identity.Thumbprint
-		registry[i], repository[i] = e.Registry, e.Repository
+		registry[i], repository[i], image[i] = e.Registry, e.Repository, e.Image.Bytes() // nil, so NULL, for none
 		if at, ok := known.Load(e.Policy); ok {
 			policy[i] = pgtype.Int8{Int64: at.(int64), Valid: true}
 		} else {
@@ -260,12 +260,12 @@ func queueAudit(q *pgx.Batch, entries []ledger.NewEntry, known *policies) (learn
 			met[e.Policy] = 0
 		}
 	}
-	q.Queue(`INSERT INTO audit (index, policy_index, rule, identity_kind, identity_issuer, identity_thumbprint, caller, registry, repository)
+	q.Queue(`INSERT INTO audit (index, policy_index, rule, identity_kind, identity_issuer, identity_thumbprint, caller, registry, repository, image)
 		SELECT index, coalesce(policy, (SELECT e.index FROM entries e WHERE e.entry_id = unmet)),
-		       rule, kind, issuer, thumbprint, caller, registry, repository
-		FROM unnest($1::bigint[], $2::bigint[], $3::bytea[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[], $10::text[])
-		     AS a (index, policy, unmet, rule, kind, issuer, thumbprint, caller, registry, repository)`,
-		index, policy, unmet, rule, kind, issuer, thumbprint, caller, registry, repository)
+		       rule, kind, issuer, thumbprint, caller, registry, repository, image
+		FROM unnest($1::bigint[], $2::bigint[], $3::bytea[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[], $10::text[], $11::bytea[])
+		     AS a (index, policy, unmet, rule, kind, issuer, thumbprint, caller, registry, repository, image)`,
+		index, policy, unmet, rule, kind, issuer, thumbprint, caller, registry, repository, image)
 	for id := range met {
 		q.Queue(`SELECT index FROM entries WHERE entry_id = $1`, id[:]).QueryRow(func(row pgx.Row) error {
 			var at int64

@@ -124,11 +124,14 @@ func (s *Store) Record(ctx context.Context, id statement.ID, scope ledger.Scope)
 	err := s.reads.read(ctx, func(c *pgx.Conn) error {
 		r = ledger.Record{}
 		var q pgx.Batch // committed rows never change: two statements are as good as one
-		q.Queue(`SELECT `+entryColumns+`, `+canonical+`, a.registry, a.repository FROM entries e `+entryJoins+`
+		q.Queue(`SELECT `+entryColumns+`, `+canonical+`, a.registry, a.repository, a.image FROM entries e `+entryJoins+`
 			WHERE e.entry_id = $2 AND `+visible, scope == ledger.All, id[:]).
 			Query(func(rows pgx.Rows) error {
 				_, err := pgx.CollectExactlyOneRow(rows, func(row pgx.CollectableRow) (_ struct{}, err error) {
-					r.Entry, err = scanEntry(row, &r.Canonical, &r.Registry, &r.Repository)
+					var image []byte
+					if r.Entry, err = scanEntry(row, &r.Canonical, &r.Registry, &r.Repository, &image); err == nil {
+						r.Image, err = digest(image)
+					}
 					return struct{}{}, err
 				})
 				return err
@@ -299,6 +302,17 @@ func pageOf(q ledger.Query) (sql string, args []any) {
 		s.digests("s.digest", artifacts)
 	case len(artifacts) > 0:
 		s.and("EXISTS (SELECT FROM entry_subjects s WHERE s.index = e.index AND s.digest = ANY(" + s.arg(artifacts) + "::bytea[]))")
+	}
+	switch {
+	case q.Repository == "":
+	case len(q.IDs)+len(q.Artifacts) > 0:
+		s.and("EXISTS (SELECT FROM deliveries d WHERE d.artifact = 'transparency' AND d.repository = " + s.arg(q.Repository) + " AND d.index = e.index)")
+	default: // of several places of one claim in the repository, the first counts
+		s.from, s.key = "deliveries d JOIN entries e USING (index)", []string{"d.index"}
+		s.walk("d.repository", s.arg(q.Repository))
+		s.and("d.artifact = 'transparency'")
+		s.and("NOT EXISTS (SELECT FROM deliveries o WHERE o.index = d.index AND o.repository = d.repository AND o.artifact = d.artifact" +
+			" AND (o.registry, o.subject) < (d.registry, d.subject) OFFSET 0)")
 	}
 	s.digests("e.evidence", digestBytes(q.Evidence))
 	if len(q.Issuers) > 0 {

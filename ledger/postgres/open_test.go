@@ -105,7 +105,7 @@ func TestAServerThatIsDownIsUnavailableAndItsReturnIsNoticed(t *testing.T) {
 	if _, err := s.Head(t.Context()); !errors.Is(err, ledger.ErrUnavailable) {
 		t.Errorf("Head while the server is down: %v, want ErrUnavailable", err)
 	}
-	if _, err := s.Due(t.Context(), "o", start, 1, 1); !errors.Is(err, ledger.ErrUnavailable) {
+	if _, err := s.Due(t.Context(), ledger.Pickup{Owner: "o", Registry: "r", Lease: 1, Places: 1, Each: 1}, start); !errors.Is(err, ledger.ErrUnavailable) {
 		t.Errorf("Due while the server is down: %v, want ErrUnavailable", err)
 	}
 	// The first commit finds its connection dead: nobody knows what became of

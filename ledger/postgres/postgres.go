@@ -81,6 +81,7 @@ var (
 	_ ledger.Staging = (*Store)(nil)
 	_ ledger.Tokens  = (*Store)(nil)
 	_ ledger.Leases  = (*Store)(nil)
+	_ ledger.Backlog = (*Store)(nil)
 )
 
 // Open connects to the database that dsn names (a URL or key=value pairs,

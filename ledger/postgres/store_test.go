@@ -226,12 +226,12 @@ func TestAForeignMessageNeverFailsSettle(t *testing.T) {
 	b := batch(0, "policy")
 	b.Entries[0].Deliveries = []ledger.Delivery{{Registry: "r", Repository: "p", Subject: statement.SHA256(nil), Artifact: ledger.TransparencyArtifact}}
 	commit(t, s, b)
-	due, err := s.Due(t.Context(), "o", start, time.Minute, 5)
+	due, err := s.Due(t.Context(), ledger.Pickup{Owner: "o", Registry: "r", Lease: time.Minute, Places: 5, Each: 5}, start)
 	if err != nil || len(due) != 1 {
 		t.Fatalf("due: %v, %v", due, err)
 	}
 	due[0].LastError = "bad \x00 gateway \xff" + strings.Repeat("é", 5000)
-	if err := s.Settle(t.Context(), due[0]); err != nil {
+	if err := s.Settle(t.Context(), "o", due[0]); err != nil {
 		t.Fatal(err)
 	}
 	got, err := s.Deliveries(t.Context(), b.Entries[0].ID, ledger.All)
@@ -272,7 +272,7 @@ func TestConcurrentCallersNeverShareASubject(t *testing.T) {
 		go func() {
 			owner := fmt.Sprint("owner ", i)
 			for {
-				got, err := other.Due(context.Background(), owner, start, time.Minute, 10)
+				got, err := other.Due(context.Background(), ledger.Pickup{Owner: owner, Registry: "r", Lease: time.Minute, Places: 3, Each: 10}, start)
 				leases <- lease{owner, got, err}
 				if err != nil || len(got) == 0 {
 					return
@@ -300,7 +300,7 @@ func TestConcurrentCallersNeverShareASubject(t *testing.T) {
 	// A caller may find everything locked for a moment and stop; what is left
 	// over must still be there.
 	for {
-		got, err := s.Due(t.Context(), "last", start, time.Minute, 100)
+		got, err := s.Due(t.Context(), ledger.Pickup{Owner: "last", Registry: "r", Lease: time.Minute, Places: 30, Each: 100}, start)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -65,8 +65,11 @@ func TestWhatNoCheckWouldAllowIsCalledDamageAndStopsNobody(t *testing.T) {
 			return err
 		},
 		"Deliveries": func() error { _, err := s.Deliveries(t.Context(), target, ledger.All); return err },
-		"Due":        func() error { _, err := s.Due(t.Context(), "me", time.Now().Add(time.Hour), 0, 10); return err },
-		"Dossiers":   func() error { _, err := s.Dossiers(t.Context(), 0, 10); return err },
+		"Due": func() error {
+			_, err := s.Due(t.Context(), ledger.Pickup{Owner: "me", Registry: "registry.example", Places: 10, Each: 10}, time.Now().Add(time.Hour))
+			return err
+		},
+		"Dossiers": func() error { _, err := s.Dossiers(t.Context(), 0, 10); return err },
 	}
 	tables := []string{"heads", "tiles", "entries", "entry_subjects", "deliveries", "pieces"}
 	restore := "" // in one transaction

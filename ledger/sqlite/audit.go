@@ -31,12 +31,13 @@ func (s *Store) Dossiers(ctx context.Context, from uint64, limit int) ([]ledger.
 		query string
 		scan  func(func(...any) error) error
 	}{
-		{`SELECT "index", registry, repository FROM audit WHERE "index" >= ? AND "index" < ?`,
+		{`SELECT "index", registry, repository, image FROM audit WHERE "index" >= ? AND "index" < ?`,
 			func(scan func(...any) error) error {
 				var d ledger.Dossier
-				err := scan(&d.Index, &d.Registry, &d.Repository)
+				err := scan(&d.Index, &d.Registry, &d.Repository, &d.Image)
 				if err == nil {
-					found.Of(d.Index).Audited, found.Of(d.Index).Registry, found.Of(d.Index).Repository = true, d.Registry, d.Repository
+					kept := found.Of(d.Index)
+					kept.Audited, kept.Registry, kept.Repository, kept.Image = true, d.Registry, d.Repository, d.Image
 				}
 				return err
 			}},
@@ -88,7 +89,7 @@ func (s *Store) each(ctx context.Context, scan func(func(...any) error) error, q
 // Flaws asks SQLite for its own checks last: they read the whole file.
 func (s *Store) Flaws(ctx context.Context, thorough bool) ([]ledger.Flaw, error) {
 	var flaws []ledger.Flaw
-	for _, table := range []string{"entries", "entry_subjects", "entry_collateral", "audit", "deliveries"} {
+	for _, table := range []string{"entries", "entry_subjects", "entry_collateral", "audit", "deliveries", "evidence_marks", "interventions"} {
 		// One statement sees one state of the log, however it grows meanwhile.
 		err := s.each(ctx, func(scan func(...any) error) error {
 			var at, size int64
@@ -98,12 +99,17 @@ func (s *Store) Flaws(ctx context.Context, thorough bool) ([]ledger.Flaw, error)
 			})
 			return err
 		}, `WITH newest AS (SELECT coalesce(max(size), 0) AS size FROM heads)
-			SELECT "index", size FROM newest JOIN `+table+` ON "index" >= size OR "index" < 0 ORDER BY "index" LIMIT ?`, ledger.MaxFlaws)
+			SELECT "index", newest.size FROM newest JOIN `+table+` ON "index" >= newest.size OR "index" < 0 ORDER BY "index" LIMIT ?`, ledger.MaxFlaws)
 		if err != nil {
 			return flaws, fmt.Errorf("look for strays in %s: %w", table, err)
 		}
 	}
-	err := s.each(ctx, func(scan func(...any) error) error {
+	dropped, err := s.droppedByNobody(ctx)
+	if err != nil {
+		return flaws, err
+	}
+	flaws = append(flaws, dropped...)
+	err = s.each(ctx, func(scan func(...any) error) error {
 		var level, n, size int64
 		err := scan(&level, &n, &size)
 		flaws = append(flaws, ledger.Flaw{

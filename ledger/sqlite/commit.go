@@ -43,8 +43,8 @@ func (in *inserts) prepare(ctx context.Context, db *sql.DB) error {
 		{&in.findCollateral, `SELECT id FROM collateral WHERE kind = ? AND sha256 = ?`},
 		{&in.collateral, `INSERT INTO collateral (kind, sha256, data) VALUES (?, ?, ?) RETURNING id`},
 		{&in.entryCollateral, `INSERT INTO entry_collateral ("index", position, collateral_id) VALUES (?, ?, ?)`},
-		{&in.audit, `INSERT INTO audit ("index", policy_index, rule, identity, caller, registry, repository, at)
-			VALUES (?, (SELECT "index" FROM entries WHERE entry_id = ?), ?, ?, ?, ?, ?, ?)`},
+		{&in.audit, `INSERT INTO audit ("index", policy_index, rule, identity, caller, registry, repository, image, at)
+			VALUES (?, (SELECT "index" FROM entries WHERE entry_id = ?), ?, ?, ?, ?, ?, ?, ?)`},
 		{&in.tile, `INSERT INTO tiles (level, n, root, data) VALUES (?, ?, ?, ?)`},
 		{&in.delivery, `INSERT INTO deliveries ("index", registry, repository, subject, artifact,
 			state, tries, next_at, last_error, manifest) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`},
@@ -220,7 +220,7 @@ func (w *writer) entry(e *ledger.NewEntry) error {
 		return err
 	}
 	if _, err := w.exec(w.in.audit, i, e.Policy[:], e.Rule, string(identity),
-		e.Caller, e.Registry, e.Repository, e.RegisteredAt.Unix()); err != nil {
+		e.Caller, e.Registry, e.Repository, string(e.Image), e.RegisteredAt.Unix()); err != nil {
 		return fmt.Errorf("audit row under policy %s: %w", e.Policy, err)
 	}
 	return w.deliveries(e)

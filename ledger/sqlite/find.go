@@ -105,10 +105,10 @@ func scanEntry(scan func(...any) error, more ...any) (ledger.Entry, error) {
 // Record returns everything kept of one visible entry.
 func (s *Store) Record(ctx context.Context, id statement.ID, scope ledger.Scope) (ledger.Record, error) {
 	var r ledger.Record
-	row := s.read.QueryRowContext(ctx, `SELECT `+entryColumns+`, st.canonical, a.registry, a.repository
+	row := s.read.QueryRowContext(ctx, `SELECT `+entryColumns+`, st.canonical, a.registry, a.repository, a.image
 		FROM entries e`+entryJoins+` WHERE e.entry_id = ? AND `+visible, id[:], scope == ledger.All)
 	var err error
-	if r.Entry, err = scanEntry(row.Scan, &r.Canonical, &r.Registry, &r.Repository); err != nil {
+	if r.Entry, err = scanEntry(row.Scan, &r.Canonical, &r.Registry, &r.Repository, &r.Image); err != nil {
 		return ledger.Record{}, err
 	}
 	rows, err := s.read.QueryContext(ctx, `SELECT c.kind, c.data FROM entry_collateral ec
@@ -223,6 +223,9 @@ func (s *Store) filter(ctx context.Context, q ledger.Query) (*filter, error) {
 	} else if len(q.Artifacts) > 1 {
 		f.and(`e."index" IN (SELECT "index" FROM entry_subjects WHERE digest IN (SELECT value FROM json_each(?)))`, list(q.Artifacts))
 	}
+	if q.Repository != "" && len(q.Artifacts) == 0 {
+		f.key, f.from = `d."index"`, `deliveries d CROSS JOIN entries e ON e."index" = d."index"`
+	}
 	f.and(visible, q.Scope == ledger.All)
 	if q.Before > 0 {
 		before, err := index(q.Before)
@@ -239,6 +242,14 @@ func (s *Store) filter(ctx context.Context, q ledger.Query) (*filter, error) {
 		f.and(`e.evidence = ? AND e.evidence <> ''`, string(q.Evidence[0]))
 	default:
 		f.and(`e.evidence IN (SELECT value FROM json_each(?)) AND e.evidence <> ''`, list(q.Evidence))
+	}
+	switch {
+	case q.Repository == "":
+	case len(q.Artifacts) > 0:
+		f.and(`EXISTS (SELECT 1 FROM deliveries d WHERE d."index" = e."index" AND d.repository = ? AND d.artifact = 'transparency')`, q.Repository)
+	default: // what a repository has is walked in its own order; of several places of one claim, the first counts
+		f.and(`d.repository = ? AND d.artifact = 'transparency' AND NOT EXISTS (SELECT 1 FROM deliveries first
+			WHERE first."index" = d."index" AND first.repository = d.repository AND first.artifact = d.artifact AND first.id < d.id)`, q.Repository)
 	}
 	for _, d := range []struct {
 		asked         int

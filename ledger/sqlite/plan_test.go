@@ -43,6 +43,9 @@ func TestQueriesOfOneValueWalkTheirIndexWithoutSorting(t *testing.T) {
 		{ledger.Query{Issuers: issuer, Since: day}, "entries_issuer (issuer_id=? AND index>? AND index<?)"},
 		{ledger.Query{Artifacts: []statement.Digest{ledgertest.Image(1)}, Since: day}, "es USING PRIMARY KEY (digest=? AND index>? AND index<?)"},
 		{ledger.Query{Artifacts: []statement.Digest{ledgertest.Image(1)}, Issuers: issuer, MediaTypes: mediaType}, "es USING PRIMARY KEY (digest=? AND index<?)"},
+		{ledger.Query{Repository: "wabbit/app"}, "deliveries_repository (repository=? AND index<?)"},
+		{ledger.Query{Repository: "wabbit/app", Issuers: issuer, Since: day}, "deliveries_repository (repository=? AND index>? AND index<?)"},
+		{ledger.Query{Repository: "wabbit/app", Artifacts: []statement.Digest{ledgertest.Image(1)}}, "es USING PRIMARY KEY (digest=? AND index<?)"},
 		{ledger.Query{Evidence: []statement.Digest{ledgertest.Image(1)}}, "entries_evidence (evidence=? AND index<?)"},
 	} {
 		c.q.Limit, c.q.Before = 50, 1000

@@ -25,6 +25,7 @@ import (
 	_ "modernc.org/sqlite" // the driver "sqlite"
 
 	"github.com/scittd/scittd/internal/failpoint"
+	"github.com/scittd/scittd/internal/filelock"
 	"github.com/scittd/scittd/ledger"
 	"github.com/scittd/scittd/migrations"
 )
@@ -44,13 +45,14 @@ var (
 	_ ledger.Staging = (*Store)(nil)
 	_ ledger.Tokens  = (*Store)(nil)
 	_ ledger.Leases  = (*Store)(nil)
+	_ ledger.Backlog = (*Store)(nil)
 )
 
 // Open opens or creates the file, applies missing migrations, and keeps every
 // other process out until Close. A file whose schema is newer than this binary
 // is refused.
 func Open(ctx context.Context, path string) (*Store, error) {
-	lock, err := lockFile(path + ".lock")
+	lock, err := filelock.Take(path + ".lock")
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", path, err)
 	}
