@@ -20,10 +20,11 @@ import (
 )
 
 // Evidence is what s speaks for. It opens an attached payload; of a hash
-// envelope somebody else has the bytes, and Open is nil.
+// envelope or a detached payload somebody else has the bytes, and Open is nil.
+// The digest of a detached one has to be known to s.
 func Evidence(s *statement.Statement) storage.Evidence {
 	e := storage.Evidence{Digest: string(s.Evidence()), MediaType: s.MediaType()}
-	if s.Envelope == nil {
+	if s.Envelope == nil && !s.Detached() {
 		e.Open = func() (io.ReadCloser, int64, error) {
 			return io.NopCloser(bytes.NewReader(s.Payload)), int64(len(s.Payload)), nil
 		}
@@ -32,7 +33,9 @@ func Evidence(s *statement.Statement) storage.Evidence {
 }
 
 // Transparency is the artifact of a Transparent Statement and the receipt in
-// it. Neither signature is verified.
+// it. Neither signature is verified. The evidence of a detached statement is not
+// in there, and so not in the artifact either, which thus has the same bytes
+// whoever makes it.
 func Transparency(transparent, receipt []byte) (storage.Transparency, error) {
 	s, err := statement.Parse(transparent)
 	if err != nil {

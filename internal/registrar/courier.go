@@ -6,35 +6,27 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"math/rand/v2"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-
-	"github.com/scittd/scittd/internal/failpoint"
 	"github.com/scittd/scittd/internal/placement"
 	"github.com/scittd/scittd/ledger"
 	"github.com/scittd/scittd/statement"
 	"github.com/scittd/scittd/storage"
 )
 
-// Backoff of a delivery: firstDelay doubling to maxDelay, with full jitter.
-const (
-	firstDelay = time.Second
-	maxDelay   = 5 * time.Minute
-)
-
-// settleTime is how long writing an outcome may take, at shutdown too.
-const settleTime = 5 * time.Second
-
-// perSubject is how many artifacts are placed under one image at a time.
-const perSubject = 8
-
 // Courier places what the ledger promised to place: it takes due deliveries,
 // hangs evidence and transparency artifact on the image, reads the referrers
 // list back and settles. Every step may be repeated: the same claim makes the
 // same manifest, so a crash costs work and nothing else. Start it with Run.
+//
+// Each registry has a route of its own, with its own workers and its own
+// breaker: one in trouble delays no other. On a route one worker at a time is at
+// one image in one repository, in this process and, while leases hold, in all of
+// them: so writers of a referrers tag do not race. Placing survives the race that
+// is left.
 type Courier struct {
 	ledger     *ledger.Ledger
 	staging    ledger.Staging
@@ -42,25 +34,39 @@ type Courier struct {
 	o          CourierOptions
 	wake       chan struct{}
 
-	mu       sync.Mutex
-	inFlight map[group]bool // what this process works on now, lease or no lease
+	mu     sync.Mutex
+	routes map[string]*route // by registry, for good: deliveries name few
 }
 
 // CourierOptions are settings of NewCourier; zero values take the default.
 type CourierOptions struct {
-	Owner   string           // names this process in leases
-	Workers int              // subjects worked on at once; 16
-	Lease   time.Duration    // how long another process keeps off what this one took; 1 min
-	Poll    time.Duration    // how often to look for what has become due; 1 s
-	Timeout time.Duration    // for one delivery, a large evidence included; 10 min
-	Clock   func() time.Time // the ledger's, for what is due is decided by both; time.Now
-	Log     *slog.Logger
+	Owner    string           // names this process in leases: no other may ever have the same
+	Workers  int              // images of one registry worked on at once; 16
+	PerImage int              // artifacts placed under one image at once; 8
+	Lease    time.Duration    // how long others keep off what this process died with; 1 min
+	Poll     time.Duration    // how often to look for what has become due; 1 s
+	Timeout  time.Duration    // for one delivery, a large evidence included; 10 min
+	Clock    func() time.Time // the ledger's, for what is due is decided by both; time.Now
+	Log      *slog.Logger
+
+	// Gone tells whether an image that is absent was deleted on purpose, so that
+	// nobody need wait for it; nil: nobody knows.
+	Gone func(ctx context.Context, at ledger.Place) (bool, error)
+
+	// Custodian is asked whether evidence was purged, and is shown the images that
+	// things are hung on; nil: nothing is ever purged.
+	Custodian *Custodian
 }
 
-// NewCourier returns a Courier that finds a registry by the host a delivery names.
+// NewCourier returns a Courier that finds a registry by the host a delivery
+// names. It asks once for each delivery, and should get the same value each time:
+// what is added to one list by one value is added together.
 func NewCourier(l *ledger.Ledger, s ledger.Staging, registries func(host string) (storage.Registry, error), o CourierOptions) *Courier {
 	if o.Workers == 0 {
 		o.Workers = 16
+	}
+	if o.PerImage == 0 {
+		o.PerImage = 8
 	}
 	if o.Lease == 0 {
 		o.Lease = time.Minute
@@ -78,42 +84,34 @@ func NewCourier(l *ledger.Ledger, s ledger.Staging, registries func(host string)
 		o.Log = slog.New(slog.DiscardHandler)
 	}
 	return &Courier{ledger: l, staging: s, registries: registries, o: o,
-		wake: make(chan struct{}, 1), inFlight: map[group]bool{}}
+		wake: make(chan struct{}, 1), routes: map[string]*route{}}
 }
 
 // Wake tells a running Courier that something may be due now. It never blocks.
-func (c *Courier) Wake() {
+func (c *Courier) Wake() { poke(c.wake) }
+
+func poke(wake chan struct{}) {
 	select {
-	case c.wake <- struct{}{}:
+	case wake <- struct{}{}:
 	default:
 	}
 }
 
-// group is what one worker handles at a time: all due deliveries of one image
-// in one repository, so that writers of a referrers tag do not race inside a
-// process. Between processes a lease keeps them apart while it runs; placing
-// survives the race that is left.
-type group struct {
-	registry, repository string
-	subject              statement.Digest
-}
-
 // Run works until ctx ends, then waits for the deliveries in hand.
 func (c *Courier) Run(ctx context.Context) {
-	var workers sync.WaitGroup
-	defer workers.Wait()
-	slots := make(chan struct{}, c.o.Workers)
+	var running sync.WaitGroup
+	defer running.Wait()
 	for ctx.Err() == nil {
-		found := c.take(ctx, func(g group, due []ledger.Delivery) {
-			slots <- struct{}{}
-			workers.Go(func() {
-				defer func() { <-slots }()
-				defer c.release(g)
-				c.work(ctx, due)
-			})
-		})
-		if found {
-			continue
+		hosts, err := c.ledger.Waiting(ctx)
+		if err != nil && ctx.Err() == nil {
+			c.o.Log.WarnContext(ctx, "deliveries unavailable", "err", err)
+		}
+		for _, host := range hosts {
+			r, known := c.route(host)
+			if !known {
+				running.Go(func() { r.run(ctx) })
+			}
+			poke(r.wake)
 		}
 		select {
 		case <-ctx.Done():
@@ -123,115 +121,72 @@ func (c *Courier) Run(ctx context.Context) {
 	}
 }
 
-// take leases what is due and hands each group to start, unless this process
-// works on it already. It reports whether anything was started.
-func (c *Courier) take(ctx context.Context, start func(group, []ledger.Delivery)) bool {
-	due, err := c.ledger.Due(ctx, c.o.Owner, c.o.Lease, 8*c.o.Workers)
-	if err != nil {
-		if ctx.Err() == nil {
-			c.o.Log.WarnContext(ctx, "deliveries unavailable", "err", err)
-		}
-		return false
-	}
-	var order []group
-	groups := map[group][]ledger.Delivery{}
-	for _, d := range due {
-		g := group{d.Registry, d.Repository, d.Subject}
-		if groups[g] == nil {
-			order = append(order, g)
-		}
-		groups[g] = append(groups[g], d)
-	}
-	found := false
-	for _, g := range order {
-		if c.claim(g) {
-			found = true
-			failpoint.Hit(failpoint.Claimed)
-			start(g, groups[g])
-		}
-	}
-	return found
-}
-
-func (c *Courier) claim(g group) bool {
+// route to a registry.
+func (c *Courier) route(host string) (_ *route, known bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.inFlight[g] {
-		return false
+	r, known := c.routes[host]
+	if !known {
+		r = &route{Courier: c, host: host, wake: make(chan struct{}, 1)}
+		c.routes[host] = r
 	}
-	c.inFlight[g] = true
-	return true
+	return r, known
 }
 
-func (c *Courier) release(g group) {
+// Figures of every route that was used, by registry.
+func (c *Courier) Figures() []RouteFigures {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	delete(c.inFlight, g)
+	var all []RouteFigures
+	for _, r := range c.routes {
+		all = append(all, r.figures())
+	}
+	slices.SortFunc(all, func(a, b RouteFigures) int { return strings.Compare(a.Registry, b.Registry) })
+	return all
 }
 
-// work places one group's deliveries and settles each: all evidence, then all
-// transparency artifacts, several at a time, for a registry without the
-// referrers API then rewrites its list once for many.
-func (c *Courier) work(ctx context.Context, due []ledger.Delivery) {
-	for _, kind := range []string{ledger.EvidenceArtifact, ledger.TransparencyArtifact} {
-		var placing errgroup.Group
-		placing.SetLimit(perSubject)
-		for _, d := range due {
-			if d.Artifact == kind {
-				placing.Go(func() error { c.deliver(ctx, d); return nil })
-			}
-		}
-		_ = placing.Wait() // deliver keeps its errors in the delivery
-	}
-}
+// errNoRegistry: what this process was configured with does not lead to the
+// registry that a delivery names.
+var errNoRegistry = errors.New("no way to the registry")
 
-// deliver places and settles one delivery. What a shutdown interrupts goes back
-// as it was, so that the next process need not wait for its lease to run out.
-func (c *Courier) deliver(ctx context.Context, d ledger.Delivery) {
-	manifest, err := c.place(ctx, d)
-	settled := outcome(d, manifest, err, c.o.Clock())
-	if err != nil && ctx.Err() != nil {
-		settled = d
-	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTime)
-	defer cancel()
-	if err := c.ledger.Settle(ctx, settled); err != nil {
-		c.o.Log.WarnContext(ctx, "delivery not settled", "entry", d.EntryID, "artifact", d.Artifact, "err", err)
-		return
-	}
-	failpoint.Hit(failpoint.Settled)
-	level := slog.LevelInfo
-	if settled.LastError != "" {
-		level = slog.LevelWarn
-	}
-	c.o.Log.Log(ctx, level, "delivery", "entry", d.EntryID, "artifact", d.Artifact, "state", settled.State,
-		"repository", d.Repository, "subject", d.Subject, "tries", settled.Tries, "manifest", settled.Manifest, "err", settled.LastError)
-}
-
-// place does one delivery and returns the manifest that now refers to the image.
-func (c *Courier) place(ctx context.Context, d ledger.Delivery) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, c.o.Timeout)
-	defer cancel()
+// prepare reads what d is to place, and returns how: all that put does is to ask
+// the registry.
+func (c *Courier) prepare(ctx context.Context, d *ledger.Delivery) (put func(context.Context) (manifest string, err error), err error) {
 	registry, err := c.registries(d.Registry)
 	if err != nil {
-		return "", err
+		return nil, fmt.Errorf("%w: %w", errNoRegistry, err)
 	}
 	repo, err := registry.Repository(d.Repository)
 	if err != nil {
-		return "", err
+		return nil, err
+	}
+	placer := storage.Placer{
+		SawImage:    func(manifest []byte) { c.o.Custodian.sawImage(ctx, d.Subject, manifest) },
+		SawEvidence: func(size int64) { d.Size = size },
 	}
 	if d.Artifact == ledger.EvidenceArtifact {
-		evidence, err := c.evidence(ctx, d.EntryID)
-		if err != nil {
-			return "", err
+		if err := c.o.Custodian.mayPlace(ctx, *d); err != nil {
+			return nil, err
 		}
-		return storage.PlaceEvidence(ctx, repo, string(d.Subject), evidence)
+		evidence, err := c.evidence(ctx, d.EntryID)
+		return func(ctx context.Context) (string, error) {
+			manifest, err := placer.Evidence(ctx, repo, string(d.Subject), evidence)
+			// Asked also when time is up: what of it arrived must not stay, if it was purged.
+			asking, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTime)
+			defer cancel()
+			if gone := c.o.Custodian.placed(asking, *d, statement.Digest(evidence.Digest), err == nil); gone != nil {
+				return "", gone
+			}
+			return manifest, err
+		}, err
 	}
 	transparency, err := c.transparency(ctx, d.EntryID)
-	if err != nil {
-		return "", err
-	}
-	return storage.PlaceTransparency(ctx, repo, string(d.Subject), transparency)
+	return func(ctx context.Context) (string, error) {
+		if d.Artifact == ledger.ArchiveArtifact {
+			return storage.PlaceArchive(ctx, repo, d.EntryID.String(), transparency)
+		}
+		return placer.Transparency(ctx, repo, string(d.Subject), transparency)
+	}, err
 }
 
 // evidence finds the bytes to place: the attached payload, else what was staged
@@ -244,6 +199,11 @@ func (c *Courier) evidence(ctx context.Context, id statement.ID) (storage.Eviden
 	s, err := statement.Parse(record.Canonical)
 	if err != nil {
 		return storage.Evidence{}, fmt.Errorf("read entry %s back: %w", id, err)
+	}
+	if s.Detached() {
+		if s, err = s.WithEvidence(record.Evidence); err != nil {
+			return storage.Evidence{}, fmt.Errorf("read entry %s back: %w", id, err)
+		}
 	}
 	e := placement.Evidence(s)
 	if e.Open != nil {
@@ -279,34 +239,4 @@ func (c *Courier) transparency(ctx context.Context, id statement.ID) (storage.Tr
 		return t, fmt.Errorf("read entry %s back: %w", id, err)
 	}
 	return t, nil
-}
-
-// outcome is the delivery's next state: done, refused for good, or queued for
-// a later try. Only what the registry refuses for good parks a delivery.
-func outcome(d ledger.Delivery, manifest string, err error, now time.Time) ledger.Delivery {
-	d.Tries++
-	if err == nil {
-		d.State, d.Manifest, d.LastError = ledger.Done, statement.Digest(manifest), ""
-		return d
-	}
-	d.LastError = err.Error()
-	if errors.Is(err, storage.ErrRefused) {
-		d.State = ledger.Refused
-		return d
-	}
-	d.NextAt = now.Add(delay(d.Tries, err))
-	return d
-}
-
-// delay is how long to wait before the next try: what the registry asked for
-// when it did, else exponential backoff with full jitter; at most maxDelay.
-func delay(tries int, err error) time.Duration {
-	if retry := (*storage.RetryError)(nil); errors.As(err, &retry) && retry.After > 0 {
-		return min(retry.After, maxDelay)
-	}
-	limit := maxDelay
-	if tries < 10 { // beyond, the shift exceeds maxDelay anyway
-		limit = min(maxDelay, firstDelay<<(tries-1))
-	}
-	return time.Duration(rand.Int64N(int64(limit)) + 1)
 }

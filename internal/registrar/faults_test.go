@@ -125,14 +125,19 @@ func (t fatedTurn) Commit(ctx context.Context, b *ledger.Batch) error {
 	return t.fate.run("Commit", func() error { return t.Turn.Commit(ctx, b) })
 }
 
-func (s fated) Settle(ctx context.Context, d ledger.Delivery) error {
-	return s.fate.run("Settle", func() error { return s.Store.Settle(ctx, d) })
+func (s fated) Settle(ctx context.Context, owner string, d ledger.Delivery) error {
+	return s.fate.run("Settle", func() error { return s.Store.Settle(ctx, owner, d) })
 }
 
-func (s fated) Due(ctx context.Context, owner string, now time.Time, lease time.Duration, n int) (due []ledger.Delivery, err error) {
+func (s fated) Due(ctx context.Context, p ledger.Pickup, now time.Time) (due []ledger.Delivery, err error) {
 	// What nobody hears of is leased all the same.
-	err = s.fate.run("Due", func() error { due, err = s.Store.Due(ctx, owner, now, lease, n); return err })
+	err = s.fate.run("Due", func() error { due, err = s.Store.Due(ctx, p, now); return err })
 	return due, err
+}
+
+func (s fated) Renew(ctx context.Context, owner string, at ledger.Place, now, until time.Time) (held bool, err error) {
+	err = s.fate.run("Renew", func() error { held, err = s.Store.Renew(ctx, owner, at, now, until); return err })
+	return held, err
 }
 
 func (s fated) Stage(ctx context.Context, digest statement.Digest, r io.Reader, limits ledger.StagingLimits) (size int64, err error) {
@@ -321,7 +326,7 @@ func (s *story) process(t *testing.T, file string, fate *fate, last bool) (recei
 		if _, err := store.Stage(t.Context(), statement.SHA256(s.evidence), bytes.NewReader(s.evidence), limits); err != nil {
 			continue
 		}
-		if reg, err := r.Register(t.Context(), s.claim.Canonical(), repository, "test", ledger.Public); err == nil {
+		if reg, err := r.Register(t.Context(), s.claim.Canonical(), ledger.Circumstances{Repository: repository, Caller: "test"}); err == nil {
 			receipt = reg.Receipt
 		}
 	}

@@ -24,6 +24,7 @@ import (
 // Registrar registers Signed Statements. Safe for concurrent use.
 type Registrar struct {
 	ledger   *ledger.Ledger
+	staging  ledger.Staging
 	registry string
 	wake     func()
 	log      *slog.Logger
@@ -33,11 +34,14 @@ type Registrar struct {
 	// so that a flood of expensive ones cannot take every core.
 	verifying *semaphore.Weighted
 	capacity  int64
+
+	payloads *semaphore.Weighted // in bytes, of detached statements in hand
 }
 
 // Options of New.
 type Options struct {
 	Registry string           // host of the registry that claims are placed in; "" places none
+	Staging  ledger.Staging   // where payloads of detached statements are; nil: nowhere
 	Wake     func()           // told of every new entry, so that the Courier need not poll; may be nil
 	Clock    func() time.Time // nil: time.Now
 	Log      *slog.Logger     // nil: silent
@@ -57,23 +61,22 @@ func New(l *ledger.Ledger, o Options) *Registrar {
 	// ES384 weighs 8: at least one of any algorithm must fit.
 	capacity := max(16, int64(2*runtime.GOMAXPROCS(0)))
 	return &Registrar{
-		ledger: l, registry: o.Registry, wake: o.Wake, log: o.Log, clock: o.Clock,
+		ledger: l, staging: o.Staging, registry: o.Registry, wake: o.Wake, log: o.Log, clock: o.Clock,
 		verifying: semaphore.NewWeighted(capacity), capacity: capacity,
+		payloads: semaphore.NewWeighted(payloadRoom),
 	}
 }
 
 // Register registers the Signed Statement in body and answers with its entry
 // and batch receipt. The same bytes get the same answer for ever.
 //
-// repository is the one a caller named in the request path, "" when it named
-// none: it only picks where the claim is placed. caller goes into the audit row;
-// neither enters the decision. scope is what the caller may read: a private
-// entry is judged anew for callers who may not see it, so that resubmission
-// tells them nothing.
+// What comes with it only picks where the claim is placed and where a detached
+// payload is found; see ledger.Circumstances. A private entry is judged anew for
+// callers who may not see it, so that resubmission tells them nothing.
 //
 // Errors: those of statement.Parse, a *policy.Refusal, those of ledger.Append.
 // When ctx ends first the statement may still be committed.
-func (r *Registrar) Register(ctx context.Context, body []byte, repository, caller string, scope ledger.Scope) (ledger.Registered, error) {
+func (r *Registrar) Register(ctx context.Context, body []byte, with ledger.Circumstances) (ledger.Registered, error) {
 	s, err := statement.Parse(body)
 	if err != nil {
 		return ledger.Registered{}, err
@@ -82,6 +85,11 @@ func (r *Registrar) Register(ctx context.Context, body []byte, repository, calle
 	if err := r.ledger.Room(); err != nil {
 		return ledger.Registered{}, err
 	}
+	s, release, err := r.whole(ctx, s, with)
+	if err != nil {
+		return ledger.Registered{}, err
+	}
+	defer release()
 	// One snapshot of the policy serves the whole request; should a newer one be
 	// committed meanwhile, Append judges again.
 	p := r.ledger.Policy()
@@ -92,31 +100,76 @@ func (r *Registrar) Register(ctx context.Context, body []byte, repository, calle
 	if d.Refusal != nil {
 		// What is committed keeps its receipt under any later policy. Looked for
 		// here only: what is admitted, Append finds with one query for its batch.
-		known, err := r.known(ctx, s.ID(), scope)
+		known, err := r.known(ctx, s.ID(), with.Scope)
 		if err == nil || !errors.Is(err, ledger.ErrNotFound) {
 			return known, err
 		}
-		r.refused(ctx, s, d.Refusal, caller)
+		r.refused(ctx, s, d.Refusal, with.Caller)
 		return ledger.Registered{}, d.Refusal
 	}
-	if _, err := p.Repositories(s, repository, r.registry); err != nil {
+	if err := r.fits(p, s, d, with); err != nil {
 		return ledger.Registered{}, err
 	}
 
 	failpoint.Hit(failpoint.Judged)
-	reg, err := r.ledger.Append(ctx, ledger.Submission{Statement: s, Decision: d, Repository: repository, Caller: caller})
+	reg, err := r.ledger.Append(ctx, ledger.Submission{
+		Statement: s, Decision: d, Repository: with.Repository, Image: with.Image, Caller: with.Caller,
+	})
 	if refusal := (*policy.Refusal)(nil); errors.As(err, &refusal) {
-		r.refused(ctx, s, refusal, caller)
+		r.refused(ctx, s, refusal, with.Caller)
 	}
 	if err != nil {
 		return ledger.Registered{}, err
 	}
 	if reg.New {
 		r.log.InfoContext(ctx, "registered", "entry", reg.Entry.ID, "index", reg.Entry.Index,
-			"issuer", reg.Entry.Issuer, "mediaType", reg.Entry.MediaType, "rule", reg.Entry.Rule, "caller", caller)
+			"issuer", reg.Entry.Issuer, "mediaType", reg.Entry.MediaType, "rule", reg.Entry.Rule, "caller", with.Caller)
 		r.wake()
 	}
 	return reg, nil
+}
+
+// Judge says what Register would, and changes nothing: a Decision with its
+// Refusal, or that of the entry that is there already. Errors are those of
+// statement.Parse and of looking for that entry.
+func (r *Registrar) Judge(ctx context.Context, body []byte, with ledger.Circumstances) (*statement.Statement, policy.Decision, error) {
+	s, err := statement.Parse(body)
+	if err != nil {
+		return nil, policy.Decision{}, err
+	}
+	s, release, err := r.whole(ctx, s, with)
+	if err != nil {
+		return nil, policy.Decision{}, err
+	}
+	defer release()
+	p := r.ledger.Policy()
+	d, err := r.evaluate(ctx, p, s)
+	if err != nil {
+		return s, d, err
+	}
+	if d.Refusal == nil {
+		if err = r.fits(p, s, d, with); errors.As(err, &d.Refusal) {
+			err = nil
+		}
+		return s, d, err
+	}
+	e, err := r.ledger.Entry(ctx, s.ID(), with.Scope)
+	switch {
+	case errors.Is(err, ledger.ErrNotFound):
+		return s, d, nil
+	case err != nil:
+		return s, d, err
+	}
+	return s, policy.Decision{Policy: e.Policy, Rule: e.Rule, Identity: e.Identity, Artifacts: e.Artifacts, Private: e.Private}, nil
+}
+
+// fits refuses a claim that came for a place which its signed bytes exclude.
+func (r *Registrar) fits(p *policy.Policy, s *statement.Statement, d policy.Decision, with ledger.Circumstances) error {
+	if err := p.Concerns(d.Artifacts, with.Image); err != nil {
+		return err
+	}
+	_, err := p.Repositories(s, with.Repository, r.registry)
+	return err
 }
 
 // known answers for a statement that is already registered and visible. A

@@ -110,7 +110,7 @@ func (w *world) pushImage(name string) statement.Digest {
 }
 
 func (w *world) register(s *statement.Statement, scope ledger.Scope) (ledger.Registered, error) {
-	return w.registrar.Register(w.Context(), s.Canonical(), repository, "test", scope)
+	return w.registrar.Register(w.Context(), s.Canonical(), ledger.Circumstances{Repository: repository, Caller: "test", Scope: scope})
 }
 
 func (w *world) mustRegister(s *statement.Statement) ledger.Registered {
@@ -213,7 +213,7 @@ func TestRefusalsAreDecisionsAndLeaveNothingBehind(t *testing.T) {
 	if refusal := (*policy.Refusal)(nil); !errors.As(err, &refusal) || refusal.Hint == "" {
 		t.Errorf("a stranger's claim: %v; want a refusal that says what would help", err)
 	}
-	if _, err = w.registrar.Register(t.Context(), []byte{0xd2}, "", "test", ledger.Public); !errors.Is(err, statement.ErrMalformed) {
+	if _, err = w.registrar.Register(t.Context(), []byte{0xd2}, ledger.Circumstances{Caller: "test"}); !errors.Is(err, statement.ErrMalformed) {
 		t.Errorf("one byte: %v; want %v", err, statement.ErrMalformed)
 	}
 	after, err := w.ledger.Head(t.Context())

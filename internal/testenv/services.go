@@ -9,7 +9,7 @@ func Services() (dsn, registry string, stop func() error, err error) {
 	if err != nil {
 		return "", "", nil, err
 	}
-	host, w, err := startRegistry()
+	host, w, err := startRegistry("docker-registry", "")
 	if err != nil {
 		return "", "", nil, errors.Join(err, p.Close())
 	}
