@@ -108,6 +108,39 @@ func TestEveryEndpointShowsAndTakesWhatItsCallerMay(t *testing.T) {
 		}
 	}
 
+	// Evidence: for whoever sees its claim and, before the registry has it, is known
+	// here. Purging is a right of its own.
+	tested["GET /v1/entries/{id}/evidence"], tested["HEAD /v1/entries/{id}/evidence"] = true, true
+	tested["POST /v1/entries/{id}/evidence:purge"], tested["PUT /v1/indexes/{digest}"] = true, true
+	w.stage("sbom 1 of " + w.wabbit.Name)
+	w.stage("sbom 2 of " + w.vault.Name)
+	for _, c := range callers {
+		evidence := func(s *statement.Statement) answer {
+			return w.get("/v1/entries/"+s.ID().String()+"/evidence", c.header...)
+		}
+		missing := evidence(unknown)
+		if a := evidence(public); (a.status == 200) != (c.header != nil) {
+			t.Errorf("evidence as %s: %d", c.name, a.status)
+		}
+		if a := evidence(private); c.reads && (a.status != 200 || !strings.HasPrefix(a.header.Get("Cache-Control"), "private")) {
+			t.Errorf("private evidence as %s: %d, Cache-Control %q", c.name, a.status, a.header.Get("Cache-Control"))
+		} else if !c.reads {
+			sameAnswer(t, "evidence as "+c.name, a, missing)
+		}
+		refused := http.StatusForbidden
+		if c.header == nil {
+			refused = http.StatusUnauthorized
+		}
+		for _, s := range []*statement.Statement{public, private, unknown} {
+			if a := w.send(request{method: "POST", path: "/v1/entries/" + s.ID().String() + "/evidence:purge", header: c.header}); a.status != refused {
+				t.Errorf("purge as %s: %d, want %d", c.name, a.status, refused)
+			}
+		}
+		if a := w.send(request{method: "PUT", path: "/v1/indexes/" + string(ledgertest.Image(1)), header: c.header}); !c.publish && a.status != refused {
+			t.Errorf("PUT index as %s: %d, want %d", c.name, a.status, refused)
+		}
+	}
+
 	// Writes: judged by the caller first, and the answer to whoever may publish
 	// is the original receipt, whether or not the entry may be read.
 	tested["POST /entries"], tested["POST /v1/entries:batch"], tested["PUT /v1/evidence/{digest}"] = true, true, true
@@ -149,6 +182,30 @@ func TestEveryEndpointShowsAndTakesWhatItsCallerMay(t *testing.T) {
 		a := w.send(request{"PUT", "/v1/evidence/" + string(statement.SHA256(content)), c.header, bytes.NewReader(content)})
 		if a.status != want && !(want == http.StatusCreated && a.status == http.StatusOK) {
 			t.Errorf("PUT evidence as %s: %d, want %d", c.name, a.status, want)
+		}
+	}
+
+	// Dry runs and checks: for everybody, within what each may see.
+	for _, c := range callers {
+		post := append([]string{"Content-Type: application/cose"}, c.header...)
+		tested["POST /v1/entries:validate"] = true
+		if a := w.send(request{"POST", "/v1/entries:validate", post, bytes.NewReader(private.Canonical())}); a.status != 200 {
+			t.Errorf("validate as %s: %d", c.name, a.status)
+		}
+		for _, method := range []string{"GET", "HEAD"} {
+			tested[method+" /v1/check"], tested[method+" /v1/refusals"] = true, true
+			if a := w.send(request{method: method, path: "/v1/refusals", header: c.header}); (a.status == 200) != c.reads {
+				t.Errorf("%s refusals as %s: %d", method, c.name, a.status)
+			}
+		}
+		tested["POST /v1/check"] = true
+		for n, want := range map[int]bool{1: true, 2: c.reads, 3: false} {
+			asked := `{"subject":"` + string(ledgertest.Image(n)) + `","require":[{}]}`
+			a := w.send(request{"POST", "/v1/check", c.header, strings.NewReader(asked)})
+			b := w.get("/v1/check?subject="+string(ledgertest.Image(n)), c.header...)
+			if got := bytes.Contains(a.body, []byte(`"satisfied":true`)); a.status != 200 || got != want || b.status != 200 || !bytes.Equal(a.body, b.body) {
+				t.Errorf("check of image %d as %s: %d %s, %d %s", n, c.name, a.status, a.body, b.status, b.body)
+			}
 		}
 	}
 

@@ -59,7 +59,13 @@ var _ Ledger = (*ledger.Ledger)(nil)
 // known it returns an error that wraps ctx's, and the statement may still be
 // registered. Safe for concurrent use.
 type Registrar interface {
-	Register(ctx context.Context, body []byte, repository, caller string, scope ledger.Scope) (ledger.Registered, error)
+	Register(ctx context.Context, body []byte, with ledger.Circumstances) (ledger.Registered, error)
+}
+
+// Judge says what Register would decide, and changes nothing. A Decision with a
+// Refusal is no error.
+type Judge interface {
+	Judge(ctx context.Context, body []byte, with ledger.Circumstances) (*statement.Statement, policy.Decision, error)
 }
 
 // Config is what an API is made of. Ledger and Registrar are needed; the rest
@@ -67,8 +73,11 @@ type Registrar interface {
 type Config struct {
 	Ledger    Ledger
 	Registrar Registrar
-	Staging   ledger.Staging // nil: no evidence is staged here
-	Tokens    ledger.Tokens  // nil: nobody has a token
+	Judge     Judge           // nil: no dry runs here
+	Refusals  ledger.Refusals // nil: nothing is pushed through here
+	Staging   ledger.Staging  // nil: no evidence is staged here
+	Tokens    ledger.Tokens   // nil: nobody has a token
+	Custodian Custodian       // nil: nothing is known of evidence and image indexes
 
 	ReadOnly     bool          // everything that writes answers 503, unread
 	OpenWrites   bool          // anonymous callers may write, and no rates apply: one person's machine
@@ -76,6 +85,8 @@ type Config struct {
 	Registry     string        // host that claims are placed in; "" when there is none
 	RegisterWait time.Duration // how long a registration is waited for before 202; 0: 10 s
 	Limits       Limits
+	OpenPulls    bool // the registry shows everybody what was pushed to it
+	EvidenceHere bool // whoever sees a claim may have its evidence from here, also what no registry has yet
 
 	TrustedProxies []netip.Prefix                  // whose X-Forwarded-For is believed
 	Ready          func(ctx context.Context) error // would a registration be accepted now? nil: always
@@ -103,6 +114,8 @@ type API struct {
 	addresses addresses
 	byAddress *buckets[netip.Addr] // callers without a token that was seen lately
 	byCaller  *buckets[[32]byte]   // the others, by the hash of their token
+	byPusher  *buckets[[32]byte]   // the same, for what they push to the registry
+	pulls     *buckets[netip.Addr] // what an address reads from the registry
 	readiness readiness
 	inFlight  chan struct{}       // one element per request being served; nil: unbounded
 	batches   chan struct{}       // the same for batches alone, half as many
@@ -124,6 +137,9 @@ func New(c Config) *API {
 	if c.RegisterWait <= 0 {
 		c.RegisterWait = 10 * time.Second
 	}
+	if c.Custodian == nil {
+		c.Custodian = nobody{c.Ledger}
+	}
 	if c.Ready == nil {
 		c.Ready = func(context.Context) error { return nil }
 	}
@@ -135,7 +151,7 @@ func New(c Config) *API {
 	}
 	c.Limits = c.Limits.completed()
 	if c.OpenWrites {
-		c.Limits.AddressRate, c.Limits.CallerRate = 0, 0
+		c.Limits.AddressRate, c.Limits.CallerRate, c.Limits.PushRate, c.Limits.PullRate = 0, 0, 0, 0
 	}
 	a := &API{
 		Config: c, base: strings.TrimSuffix(c.PublicURL, "/"), log: c.Log,
@@ -143,6 +159,8 @@ func New(c Config) *API {
 		addresses: addresses{c.TrustedProxies},
 		byAddress: newBuckets[netip.Addr](c.Limits.AddressRate, c.Limits.AddressBurst),
 		byCaller:  newBuckets[[32]byte](c.Limits.CallerRate, c.Limits.CallerBurst),
+		byPusher:  newBuckets[[32]byte](c.Limits.PushRate, c.Limits.PushBurst),
+		pulls:     newBuckets[netip.Addr](c.Limits.PullRate, c.Limits.PullBurst),
 		batchRoom: semaphore.NewWeighted(batchRoom),
 	}
 	if c.Limits.InFlight > 0 {
@@ -170,16 +188,23 @@ func (a *API) routes() *chi.Mux {
 	get("/.well-known/scitt-keys", a.open(a.keySet))
 	get("/.well-known/scitt-keys/{kid}", a.open(a.key))
 
-	get("/v1/entries", a.reading(a.find))
+	get("/v1/entries", a.reading(func(w http.ResponseWriter, r *http.Request, c Caller) error { return a.find(w, r, c, "") }))
 	get("/v1/entries/{id}", a.reading(a.entry))
 	get("/v1/entries/{id}/statement", a.reading(a.statement))
 	get("/v1/entries/{id}/receipt", a.reading(a.receipt))
 	get("/v1/entries/{id}/transparent", a.reading(a.transparent))
 	get("/v1/entries/{id}/collateral", a.reading(a.collateral))
 	get("/v1/entries/{id}/deliveries", a.reading(a.deliveries))
+	get("/v1/entries/{id}/evidence", a.downloading(a.evidence))
+	r.Post("/v1/entries/{id}/evidence:purge", a.purging(a.purge))
+	r.Put("/v1/indexes/{digest}", a.writing(quick, a.keepIndex))
 	get("/v1/service", a.open(a.service))
 	get("/v1/policy", a.open(a.policy))
 	r.Post("/v1/entries:batch", a.writing(bulk, a.registerBatch))
+	r.Post("/v1/entries:validate", a.reading(a.validate))
+	get("/v1/refusals", a.reading(a.refusals))
+	get("/v1/check", a.reading(a.check))
+	r.Post("/v1/check", a.reading(a.check))
 	if a.Staging != nil {
 		r.Put("/v1/evidence/{digest}", a.writing(streamed, a.stage))
 	}
@@ -204,32 +229,12 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	a.guard(w, r, a.router.ServeHTTP)
 }
 
-// registerPath is the one path of the registry extension that is served here.
-const registerPath = "_scitt/entries/register"
-
-// Extension serves /v2/<repository>/_scitt/<path>. The repository only picks
-// where a claim is placed and goes into the audit row; what is admitted is
-// decided by signed bytes alone.
-//
-// SPEC draft-ietf-scitt-scrapi-11 §4.4.2.3: request metadata MUST NOT be an
-// authoritative input to the registration decision.
-func (a *API) Extension(w http.ResponseWriter, r *http.Request, repository, path string) {
-	a.guard(w, r, func(w http.ResponseWriter, r *http.Request) {
-		switch {
-		case path != "entries/register", repository == "":
-			a.notFound(w, r)
-		case !policy.ValidRepository(repository):
-			a.fail(w, r, &fault{code: "malformed-request", detail: fmt.Sprintf("%q is not a repository name.", bounded(repository)),
-				hint: "name the repository as in the image's reference: lower case, at most 255 characters"})
-		case r.Method != http.MethodPost:
-			w.Header().Set("Allow", http.MethodPost)
-			a.fail(w, r, &fault{code: "method-not-allowed"})
-		default:
-			a.writing(quick, func(w http.ResponseWriter, r *http.Request, c Caller) error {
-				return a.registerIn(w, r, c, repository)
-			})(w, r)
-		}
-	})
+// Identify tells who sends r, for handlers beside this API. It counts nothing.
+func (a *API) Identify(r *http.Request) (Caller, error) {
+	if c, ok := vouched(r); ok {
+		return c, nil
+	}
+	return a.callers.Identify(r)
 }
 
 // Authorize says whether r may go on, for handlers beside this API: nil,
@@ -247,7 +252,7 @@ func (a *API) Authorize(r *http.Request, write bool) error {
 	if a.ReadOnly {
 		return &fault{code: "read-only"}
 	}
-	c, err := a.admit(r)
+	c, err := a.admitPush(r)
 	if err != nil {
 		return err
 	}
@@ -351,8 +356,19 @@ func (p pace) set(w http.ResponseWriter) {
 // admit identifies the caller and counts the request: against the token when
 // it is known, else against the address. Guessing tokens costs what being
 // anonymous costs, and is counted before the store is asked.
-func (a *API) admit(r *http.Request) (Caller, error) {
+func (a *API) admit(r *http.Request) (Caller, error) { return a.admitBy(r, a.byCaller) }
+
+func (a *API) admitBy(r *http.Request, rates *buckets[[32]byte]) (Caller, error) {
 	now := a.Clock()
+	if c, ok := vouched(r); ok {
+		// A registry that is open to all is content with any credentials.
+		if c.anonymous() || !rates.knows(c.token) {
+			if err := a.byAddress.take(a.addresses.client(r), now); err != nil || c.anonymous() {
+				return c, err
+			}
+		}
+		return c, rates.take(c.token, now)
+	}
 	if !a.callers.sawLately(r) {
 		if err := a.byAddress.take(a.addresses.client(r), now); err != nil {
 			return Caller{}, err
@@ -362,7 +378,7 @@ func (a *API) admit(r *http.Request) (Caller, error) {
 	if err != nil || c.anonymous() {
 		return c, err
 	}
-	return c, a.byCaller.take(c.token, now)
+	return c, rates.take(c.token, now)
 }
 
 func (a *API) mayPublish(c Caller) error {

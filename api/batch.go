@@ -12,6 +12,7 @@ import (
 
 	"github.com/scittd/scittd/api/apitype"
 	"github.com/scittd/scittd/internal/detcbor"
+	"github.com/scittd/scittd/ledger"
 )
 
 const (
@@ -191,7 +192,7 @@ func (a *API) registerItem(r *http.Request, c Caller, body []byte, item *batchIt
 		}
 	}()
 	var err error
-	if item.submitted, err = a.submit(r.Context(), body, c, ""); err != nil {
+	if item.submitted, err = a.submit(r.Context(), body, ledger.Circumstances{Caller: c.Name, Scope: c.Scope()}); err != nil {
 		item.fault = a.faultFor(r, err)
 	}
 }

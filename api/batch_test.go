@@ -120,7 +120,7 @@ func text(s string) []byte {
 
 // judging registers everything but what begins with "bad".
 func judging() registering {
-	return func(_ context.Context, body []byte, _, _ string, _ ledger.Scope) (ledger.Registered, error) {
+	return func(_ context.Context, body []byte, _ ledger.Circumstances) (ledger.Registered, error) {
 		if bytes.Contains(body, []byte("bad")) {
 			return ledger.Registered{}, &policy.Refusal{Code: "rejected", Rule: "tests", Reason: "it is bad"}
 		}
@@ -283,7 +283,7 @@ func TestBatchWithoutAnItemIsRefused(t *testing.T) {
 
 func TestBatchTakesAThousandItemsAndNotOneMore(t *testing.T) {
 	var got atomic.Int64
-	s := open(t, func(_ context.Context, body []byte, _, _ string, _ ledger.Scope) (ledger.Registered, error) {
+	s := open(t, func(_ context.Context, body []byte, _ ledger.Circumstances) (ledger.Registered, error) {
 		got.Add(1)
 		return ledger.Registered{Entry: ledger.Entry{ID: idOf(body)}, Receipt: []byte("receipt"), New: true}, nil
 	})
@@ -308,7 +308,7 @@ func TestBatchTakesAThousandItemsAndNotOneMore(t *testing.T) {
 
 func TestBatchTakesSixteenMebibytesAndNotOneMore(t *testing.T) {
 	var got atomic.Int64
-	s := open(t, func(_ context.Context, body []byte, _, _ string, _ ledger.Scope) (ledger.Registered, error) {
+	s := open(t, func(_ context.Context, body []byte, _ ledger.Circumstances) (ledger.Registered, error) {
 		got.Add(int64(len(body)))
 		return ledger.Registered{Entry: ledger.Entry{ID: idOf(body)}, Receipt: []byte("receipt"), New: true}, nil
 	})
@@ -434,7 +434,7 @@ func TestItemsOfABatchAreRegisteredInParallel(t *testing.T) {
 	const together = 100
 	var inside sync.WaitGroup
 	inside.Add(together)
-	s := open(t, func(_ context.Context, body []byte, _, _ string, _ ledger.Scope) (ledger.Registered, error) {
+	s := open(t, func(_ context.Context, body []byte, _ ledger.Circumstances) (ledger.Registered, error) {
 		inside.Done()
 		inside.Wait() // each waits for all
 		return ledger.Registered{Entry: ledger.Entry{ID: idOf(body)}, Receipt: body, New: true}, nil
@@ -452,7 +452,7 @@ func TestItemsOfABatchAreRegisteredInParallel(t *testing.T) {
 
 func TestItemsAreRegisteredWhileTheRestIsStillToCome(t *testing.T) {
 	done := make(chan struct{})
-	s := open(t, func(_ context.Context, body []byte, _, _ string, _ ledger.Scope) (ledger.Registered, error) {
+	s := open(t, func(_ context.Context, body []byte, _ ledger.Circumstances) (ledger.Registered, error) {
 		if bytes.Contains(body, []byte("first")) {
 			close(done)
 		}
@@ -477,7 +477,7 @@ func TestBatchItemsBeyondTheRoomWaitForIt(t *testing.T) {
 	const room = 32
 	var inside, arrived atomic.Int64
 	full := make(chan struct{})
-	s := open(t, func(_ context.Context, body []byte, _, _ string, _ ledger.Scope) (ledger.Registered, error) {
+	s := open(t, func(_ context.Context, body []byte, _ ledger.Circumstances) (ledger.Registered, error) {
 		if now := inside.Add(1); now > room {
 			t.Errorf("%d MiB of statements are under way at once, want at most %d", now, room)
 		}
@@ -507,7 +507,7 @@ func TestBatchesLeaveHalfOfTheServiceToOthers(t *testing.T) {
 	inside, leave := make(chan struct{}, 2), make(chan struct{})
 	s := serve(t, api.Config{
 		Ledger: &fixedLedger{receipt: []byte("r")}, OpenWrites: true, Limits: api.Limits{InFlight: 4},
-		Registrar: registering(func(context.Context, []byte, string, string, ledger.Scope) (ledger.Registered, error) {
+		Registrar: registering(func(context.Context, []byte, ledger.Circumstances) (ledger.Registered, error) {
 			inside <- struct{}{}
 			<-leave
 			return ledger.Registered{}, nil
@@ -538,7 +538,7 @@ func TestABatchIsTurnedAwayWhileACrowdWaitsForRoom(t *testing.T) {
 	const whole = 1 << 20
 	item := append(detcbor.AppendHead(nil, detcbor.KindBytes, whole-5), make([]byte, whole-5)...)
 	leave := make(chan struct{})
-	s := open(t, func(_ context.Context, body []byte, _, _ string, _ ledger.Scope) (ledger.Registered, error) {
+	s := open(t, func(_ context.Context, body []byte, _ ledger.Circumstances) (ledger.Registered, error) {
 		<-leave
 		return ledger.Registered{Entry: ledger.Entry{ID: idOf(body)}, Receipt: []byte("receipt"), New: true}, nil
 	})
@@ -604,7 +604,7 @@ func TestItemsWhoseOutcomeIsNotKnownInTimeArePending(t *testing.T) {
 	quick, slow := publisher.Claim(t, ledgertest.Image(1), ledgertest.SBOM, []byte("1")), publisher.Claim(t, ledgertest.Image(2), ledgertest.SBOM, []byte("2"))
 	s := serve(t, api.Config{
 		Ledger: &fixedLedger{}, OpenWrites: true, RegisterWait: 20 * time.Millisecond,
-		Registrar: registering(func(ctx context.Context, body []byte, _, _ string, _ ledger.Scope) (ledger.Registered, error) {
+		Registrar: registering(func(ctx context.Context, body []byte, _ ledger.Circumstances) (ledger.Registered, error) {
 			if bytes.Equal(body, slow.Canonical()) {
 				<-ctx.Done()
 				return ledger.Registered{}, fmt.Errorf("append: %w", ctx.Err())
@@ -628,7 +628,7 @@ func TestFailuresOfOursInABatchStayInsideAndSayWhenToRetry(t *testing.T) {
 	var log lines
 	s := serve(t, api.Config{
 		Ledger: &fixedLedger{}, OpenWrites: true, Log: log.logger(),
-		Registrar: registering(func(_ context.Context, body []byte, _, _ string, _ ledger.Scope) (ledger.Registered, error) {
+		Registrar: registering(func(_ context.Context, body []byte, _ ledger.Circumstances) (ledger.Registered, error) {
 			switch {
 			case bytes.Contains(body, []byte("panic")):
 				panic("the wrong lever")
@@ -691,7 +691,7 @@ func TestABatchEndsWhenItsClientLeaves(t *testing.T) {
 	var log lines
 	a := api.New(api.Config{
 		Ledger: &fixedLedger{}, OpenWrites: true, Log: log.logger(), PublicURL: publicURL,
-		Registrar: registering(func(ctx context.Context, body []byte, _, _ string, _ ledger.Scope) (ledger.Registered, error) {
+		Registrar: registering(func(ctx context.Context, body []byte, _ ledger.Circumstances) (ledger.Registered, error) {
 			leave()
 			<-ctx.Done()
 			return ledger.Registered{}, ctx.Err()

@@ -23,6 +23,7 @@ type Caller struct {
 	Name    string // for the audit row: "anonymous", or the token's name and id
 	Read    bool   // sees private entries
 	Publish bool   // may write
+	Purge   bool   // may declare evidence purged
 
 	token [32]byte // hash of the token; zero when anonymous
 }
@@ -44,6 +45,10 @@ const (
 	// recallTime is how long a token is known without asking the store, and so
 	// how long a revoked one may still work.
 	recallTime = time.Second
+
+	// outageTime is how much longer one is known while the store is away: what
+	// needs only to know the caller, such as a push to the registry, goes on.
+	outageTime = 15 * time.Minute
 )
 
 // Callers knows callers by their static tokens. Of a token only the SHA-256 of
@@ -120,11 +125,14 @@ func credential(r *http.Request) (hash [32]byte, ok bool, err error) {
 }
 
 // recall returns a token that was looked up a moment ago.
-func (c *Callers) recall(hash [32]byte) (ledger.Token, bool) {
+func (c *Callers) recall(hash [32]byte) (ledger.Token, bool) { return c.recallWithin(hash, 0) }
+
+// recallWithin returns one that has been stale for no longer than that.
+func (c *Callers) recallWithin(hash [32]byte, stale time.Duration) (ledger.Token, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	s, ok := c.seen.get(hash)
-	return s.token, ok && c.clock().Before(s.stale)
+	return s.token, ok && c.clock().Before(s.stale.Add(stale))
 }
 
 // sawLately: r presents a token that is known without asking the store.
@@ -149,6 +157,9 @@ func (c *Callers) lookup(ctx context.Context, hash [32]byte) (ledger.Token, erro
 	case errors.Is(err, ledger.ErrNotFound):
 		return t, unknown
 	case err != nil:
+		if t, known := c.recallWithin(hash, outageTime); known && ctx.Err() == nil {
+			return t, nil
+		}
 		return t, fmt.Errorf("find token: %w", err)
 	case subtle.ConstantTimeCompare(t.Hash[:], hash[:]) != 1:
 		return t, unknown
@@ -172,6 +183,7 @@ func (c *Callers) caller(t ledger.Token) (Caller, error) {
 		Name:    fmt.Sprintf("%s (%s)", t.Name, t.ID),
 		Read:    slices.Contains(t.Scopes, ledger.ScopeRead),
 		Publish: slices.Contains(t.Scopes, ledger.ScopePublish),
+		Purge:   slices.Contains(t.Scopes, ledger.ScopePurge),
 		token:   t.Hash,
 	}, nil
 }

@@ -76,7 +76,8 @@ func TestWritesNeedATokenThatMayPublish(t *testing.T) {
 	var scope ledger.Scope
 	s := serve(t, api.Config{
 		Ledger: &fixedLedger{}, Tokens: store, Clock: w.now,
-		Registrar: registering(func(_ context.Context, _ []byte, _, c string, s ledger.Scope) (ledger.Registered, error) {
+		Registrar: registering(func(_ context.Context, _ []byte, with ledger.Circumstances) (ledger.Registered, error) {
+			c, s := with.Caller, with.Scope
 			caller, scope = c, s
 			return ledger.Registered{}, nil
 		}),
@@ -221,7 +222,7 @@ func TestAuthorizeServesHandlersBesideTheAPI(t *testing.T) {
 	publisher, reader := store.add(w, "p", "publish"), store.add(w, "r", "read")
 	a := api.New(api.Config{
 		Ledger: &fixedLedger{}, Registrar: accepting(), Tokens: store, Clock: w.now,
-		Limits: api.Limits{CallerRate: 1, CallerBurst: 2},
+		Limits: api.Limits{CallerRate: 1, CallerBurst: 1, AddressRate: 1, AddressBurst: 5, PushRate: 1, PushBurst: 2, PullRate: 1, PullBurst: 2},
 	})
 	ask := func(header string, write bool) error {
 		r := httptest.NewRequest("PUT", "/v2/a/manifests/b", nil)
@@ -248,6 +249,26 @@ func TestAuthorizeServesHandlersBesideTheAPI(t *testing.T) {
 	if err := ask(basic(publisher), true); !errors.As(err, new(*api.RateLimited)) {
 		t.Errorf("third write in one instant, burst 2: %v", err)
 	}
+	for range 20 { // what clients send first, to see whether they must say who they are
+		if err := ask("", true); !errors.Is(err, api.ErrUnauthenticated) {
+			t.Fatalf("an anonymous write: %v", err)
+		}
+	}
+	pull := httptest.NewRequest("GET", "/v2/a/manifests/b", nil)
+	for n := range 3 {
+		if err := a.AdmitPull(pull); errors.As(err, new(*api.RateLimited)) != (n == 2) {
+			t.Errorf("pull %d in one instant, burst 2: %v", n, err)
+		}
+	}
+	for header, want := range map[string]string{"": "", basic(publisher): "ci (p)"} {
+		r := httptest.NewRequest("GET", "/v2/a/blobs/uploads/b", nil)
+		if name, value, ok := strings.Cut(header, ": "); ok {
+			r.Header.Set(name, value)
+		}
+		if got, err := a.CallerName(r); err != nil || got != want {
+			t.Errorf("%s is called %q, %v, want %q", header, got, err, want)
+		}
+	}
 	store.err = ledger.ErrUnavailable
 	if err := ask(basic("new"), false); err != nil {
 		t.Errorf("a read while the store is away: %v", err)
@@ -258,7 +279,8 @@ func TestAuthorizeServesHandlersBesideTheAPI(t *testing.T) {
 }
 
 func TestOpenWritesLetAnybodyWriteButNotSeePrivateEntries(t *testing.T) {
-	s := open(t, func(_ context.Context, _ []byte, _, caller string, scope ledger.Scope) (ledger.Registered, error) {
+	s := open(t, func(_ context.Context, _ []byte, with ledger.Circumstances) (ledger.Registered, error) {
+		caller, scope := with.Caller, with.Scope
 		if caller != "anonymous" || scope != ledger.Public {
 			t.Errorf("caller %q, scope %v", caller, scope)
 		}

@@ -43,10 +43,41 @@
 // leaf, and /log/inclusion does not know its id. Heads, and the JSON of
 // consistency, have hashes and signatures in base64.
 //
+// # What comes beside a statement
+//
+// Registration takes two parameters that are not signed. ?evidence=<digest> names
+// what was staged with PUT /v1/evidence/{digest}: the payload of a detached
+// statement, which its signature then proves, and whose digest is kept beside the
+// entry, so that an auditor knows what was verified. In the extension,
+// ?subject=<digest> names the image that a statement hangs on which names none
+// itself; one that does must name that one. Neither enters a decision otherwise.
+//
+// POST /v1/entries:validate takes the same and answers what would be decided.
+// /v1/check answers whether an artifact has the claims that are required, and
+// /v1/refusals lists statements that were pushed to the registry and not
+// registered: to everybody where pulls are open, else to tokens of scope read.
+// Below /v2/<name>/_scitt/ the same handlers count only what is placed
+// in that repository; see Modules.
+//
 // It does not decide what may be registered, does not place anything in a
 // registry, and does not know which database or registry there is: it is given
 // a Ledger to read, a Registrar to write, and stores for staged evidence and
 // tokens.
+//
+// # Evidence, and images that belong together
+//
+// An entry says where the bytes are that it speaks for: none, staged, placed,
+// missing (found gone) or purged (by somebody's word).
+//
+//	GET  /v1/entries/{id}/evidence        307 to the registry, or a stream with ranges; 404; 410 once purged
+//	POST /v1/entries/{id}/evidence:purge  {"reason":…}, with the scope purge
+//	PUT  /v1/indexes/{digest}             an image index that no registry of this service shows it
+//
+// A purge is of bytes: it holds for every claim that speaks of them. Statement and
+// receipt stay, and the 410 says what is still known. Who asks for claims about an
+// image also finds those about an index that lists it, marked via; with
+// instances=true, who asks for an index finds those about what it lists, marked
+// instance.
 //
 // # What is refused before any handler
 //

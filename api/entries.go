@@ -13,8 +13,9 @@ import (
 
 const jsonType = "application/json"
 
-// find lists entries, newest first.
-func (a *API) find(w http.ResponseWriter, r *http.Request, c Caller) error {
+// find lists entries, newest first: all, or those whose claims are placed in
+// repository.
+func (a *API) find(w http.ResponseWriter, r *http.Request, c Caller, repository string) error {
 	f, err := parseFilter(r.URL.RawQuery)
 	if err != nil {
 		return err
@@ -26,8 +27,8 @@ func (a *API) find(w http.ResponseWriter, r *http.Request, c Caller) error {
 	// One more than asked for tells whether there is a next page; the store
 	// gives no more than maxPage, and after so many there may be one.
 	q := f.query
-	q.Scope, q.Limit = c.Scope(), min(f.limit+1, maxPage)
-	entries, err := a.Ledger.Find(r.Context(), q)
+	q.Scope, q.Repository, q.Limit = c.Scope(), repository, min(f.limit+1, maxPage)
+	entries, err := a.Custodian.Claims(r.Context(), q, f.instances)
 	if err != nil {
 		return err
 	}
@@ -40,16 +41,16 @@ func (a *API) find(w http.ResponseWriter, r *http.Request, c Caller) error {
 	if len(entries) > 0 {
 		through = max(through, entries[0].Index+1)
 	}
-	page := apitype.EntryList{Entries: make([]apitype.Entry, 0, len(entries)), IndexedThrough: through}
-	for _, e := range entries {
-		page.Entries = append(page.Entries, describe(e))
+	page := apitype.EntryList{IndexedThrough: through}
+	if page.Entries, err = a.describeAll(r.Context(), c, entries); err != nil {
+		return err
 	}
 	if more {
 		page.Next = f.cursor(entries[len(entries)-1].Index)
-		w.Header().Set("Link", "</v1/entries?"+f.with(page.Next)+`>; rel="next"`)
+		w.Header().Set("Link", "<"+r.URL.EscapedPath()+"?"+f.with(page.Next)+`>; rel="next"`)
 	}
 	if len(entries) == 0 && len(q.Artifacts) > 0 && q.Before == 0 {
-		if page.Found, err = a.found(r, q); err != nil {
+		if page.Found, err = a.found(r, q, f.instances); err != nil {
 			return err
 		}
 	}
@@ -59,8 +60,8 @@ func (a *API) find(w http.ResponseWriter, r *http.Request, c Caller) error {
 
 // found tells what does exist for the subjects of a query that found nothing,
 // since "no claim" and "no claim of this kind" are different answers.
-func (a *API) found(r *http.Request, q ledger.Query) (*apitype.Found, error) {
-	entries, err := a.Ledger.Find(r.Context(), ledger.Query{Scope: q.Scope, Artifacts: q.Artifacts, Limit: maxPage})
+func (a *API) found(r *http.Request, q ledger.Query, instances bool) (*apitype.Found, error) {
+	entries, err := a.Custodian.Claims(r.Context(), ledger.Query{Scope: q.Scope, Repository: q.Repository, Artifacts: q.Artifacts, Limit: maxPage}, instances)
 	if err != nil {
 		return nil, err
 	}
@@ -78,15 +79,15 @@ func (a *API) found(r *http.Request, q ledger.Query) (*apitype.Found, error) {
 }
 
 func (a *API) entry(w http.ResponseWriter, r *http.Request, c Caller) error {
-	id, err := entryID(r)
+	claim, err := a.claim(r, c)
 	if err != nil {
 		return err
 	}
-	e, err := a.Ledger.Entry(r.Context(), id, c.Scope())
+	shown, err := a.describeAll(r.Context(), c, []ledger.Claim{claim})
 	if err != nil {
 		return err
 	}
-	a.sendJSON(w, c, describe(e))
+	a.sendJSON(w, c, shown[0])
 	return nil
 }
 
@@ -184,15 +185,11 @@ func (a *API) deliveries(w http.ResponseWriter, r *http.Request, c Caller) error
 // describe shows an entry.
 func describe(e ledger.Entry) apitype.Entry {
 	path := "/v1/entries/" + e.ID.String()
-	visibility := "public"
-	if e.Private {
-		visibility = "private"
-	}
 	return apitype.Entry{
 		EntryID: e.ID.String(), Index: e.Index, RegisteredAt: e.RegisteredAt.UTC().Truncate(time.Second),
 		Issuer: e.Issuer, Subject: e.Subject, Artifacts: texts(e.Artifacts),
 		MediaType: e.MediaType, PredicateType: e.PredicateType, Evidence: apitype.Evidence{Digest: string(e.Evidence)},
-		Visibility: visibility,
+		Visibility: visibility(e.Private),
 		Policy:     apitype.Judgement{Entry: e.Policy.String(), Rule: e.Rule},
 		Identity:   apitype.Identity{Kind: e.Identity.Kind, Thumbprint: e.Identity.Thumbprint},
 		Links: apitype.Links{

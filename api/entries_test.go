@@ -65,7 +65,7 @@ func TestEntryIsServedInEveryForm(t *testing.T) {
 	want := apitype.Entry{
 		EntryID: id, Index: 2, RegisteredAt: p.IssuedAt.UTC(), Issuer: "https://wabbit.example",
 		Subject: "pkg:oci/net-monitor@" + string(ledgertest.Image(1)), Artifacts: []string{string(ledgertest.Image(1))},
-		MediaType: ledgertest.SBOM, Evidence: apitype.Evidence{Digest: string(s.Evidence())}, Visibility: "public",
+		MediaType: ledgertest.SBOM, Evidence: apitype.Evidence{Digest: string(s.Evidence()), State: "staged"}, Visibility: "public",
 		Policy:   apitype.Judgement{Entry: w.ledger.Policy().Entry.String(), Rule: e.Policy.Rule},
 		Identity: apitype.Identity{Kind: "key", Thumbprint: e.Identity.Thumbprint},
 		Links: apitype.Links{

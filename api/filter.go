@@ -29,10 +29,11 @@ const (
 
 // filter is a parsed query string of GET /v1/entries.
 type filter struct {
-	query  ledger.Query // without Scope and Limit, which the caller and the page set
-	limit  int
-	values url.Values // without cursor
-	hash   [8]byte    // of the conditions, without limit and cursor
+	query     ledger.Query // without Scope and Limit, which the caller and the page set
+	instances bool         // of an image index, also what is claimed about what it lists
+	limit     int
+	values    url.Values // without cursor
+	hash      [8]byte    // of the conditions, without limit and cursor
 }
 
 // parseFilter reads a query string. What is unknown, malformed or out of range
@@ -88,24 +89,31 @@ func (f *filter) set(name string, values []string) error {
 		q.PredicateTypes, err = plain(name, values, statement.MaxPredicateType)
 	case "mediaType":
 		q.MediaTypes, err = plain(name, values, statement.MaxMediaType)
-		for i, m := range q.MediaTypes { // as the index has them
-			m, _, _ = strings.Cut(m, ";")
-			// No media type has a space: it is a + that was not escaped.
-			q.MediaTypes[i] = strings.ReplaceAll(strings.ToLower(strings.TrimSpace(m)), " ", "+")
+		for i, m := range q.MediaTypes {
+			q.MediaTypes[i] = indexed(m)
 		}
 	case "since":
 		q.Since, err = instant(name, values)
 	case "until":
 		q.Until, err = instant(name, values)
+	case "instances":
+		f.instances, err = instancesOf(values)
 	case "limit":
 		f.limit, err = strconv.Atoi(values[0])
 		if err != nil || len(values) != 1 || f.limit < 1 || f.limit > maxPage {
 			return badFilter(name, "it is one number from 1 to %d", maxPage)
 		}
 	default:
-		return badFilter(name, "there is no such parameter; there are subject, evidence, issuer, issuerPrefix, mediaType, predicateType, since, until, limit and cursor")
+		return badFilter(name, "there is no such parameter; there are subject, evidence, issuer, issuerPrefix, mediaType, predicateType, since, until, instances, limit and cursor")
 	}
 	return err
+}
+
+// indexed is a media type as the index has it.
+func indexed(m string) string {
+	m, _, _ = strings.Cut(m, ";")
+	// No media type has a space: it is a + that was not escaped.
+	return strings.ReplaceAll(strings.ToLower(strings.TrimSpace(m)), " ", "+")
 }
 
 func digests(name string, values []string) ([]statement.Digest, error) {

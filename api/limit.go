@@ -23,6 +23,10 @@ type Limits struct {
 	CallerBurst  int
 	AddressRate  float64 // requests a second of one address, for callers without a valid token
 	AddressBurst int
+	PushRate     float64 // requests a second of one token that write to the registry: an image has dozens
+	PushBurst    int
+	PullRate     float64 // requests a second of one address that read from it
+	PullBurst    int
 	InFlight     int // requests served at once, batches at most half of them; more are answered 503
 }
 
@@ -31,6 +35,7 @@ func DefaultLimits() Limits {
 	return Limits{
 		Statement: statement.MaxSize, Evidence: 64 << 20, StagingQuota: 4 << 30,
 		CallerRate: 50, CallerBurst: 200, AddressRate: 20, AddressBurst: 100, InFlight: 512,
+		PushRate: 500, PushBurst: 2_000, // pulls are not limited: a cluster behind one address is many
 	}
 }
 
@@ -87,6 +92,14 @@ func (b *buckets[K]) owe(key K, now time.Time) {
 	if b.rate > 0 {
 		b.of(key).ReserveN(now, 1)
 	}
+}
+
+// knows: key has used a request lately, or any number is free.
+func (b *buckets[K]) knows(key K) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	_, ok := b.keys.get(key)
+	return ok || b.rate <= 0
 }
 
 // of is the bucket of key, a full one when it is not remembered.

@@ -105,7 +105,7 @@ func TestTurningAwayIsOneLineASecond(t *testing.T) {
 	inside, leave := make(chan struct{}), make(chan struct{})
 	s := serve(t, api.Config{
 		Ledger: &fixedLedger{receipt: []byte("r")}, OpenWrites: true, Limits: api.Limits{InFlight: 1}, Log: log.logger(), Clock: clock.now,
-		Registrar: registering(func(context.Context, []byte, string, string, ledger.Scope) (ledger.Registered, error) {
+		Registrar: registering(func(context.Context, []byte, ledger.Circumstances) (ledger.Registered, error) {
 			close(inside)
 			<-leave
 			return ledger.Registered{}, nil
@@ -136,7 +136,7 @@ func TestRequestsInFlightAreBounded(t *testing.T) {
 	inside, leave := make(chan struct{}, limit), make(chan struct{})
 	s := serve(t, api.Config{
 		Ledger: &fixedLedger{receipt: []byte("r")}, OpenWrites: true, Limits: api.Limits{InFlight: limit},
-		Registrar: registering(func(context.Context, []byte, string, string, ledger.Scope) (ledger.Registered, error) {
+		Registrar: registering(func(context.Context, []byte, ledger.Circumstances) (ledger.Registered, error) {
 			inside <- struct{}{}
 			<-leave
 			return ledger.Registered{}, nil

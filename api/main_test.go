@@ -215,22 +215,22 @@ func (l *fixedLedger) Find(_ context.Context, q ledger.Query) ([]ledger.Entry, e
 func (l *fixedLedger) Keys() receipts.KeySet { return nil }
 
 // registering is a function that registers.
-type registering func(ctx context.Context, body []byte, repository, caller string, scope ledger.Scope) (ledger.Registered, error)
+type registering func(ctx context.Context, body []byte, with ledger.Circumstances) (ledger.Registered, error)
 
-func (f registering) Register(ctx context.Context, body []byte, repository, caller string, scope ledger.Scope) (ledger.Registered, error) {
-	return f(ctx, body, repository, caller, scope)
+func (f registering) Register(ctx context.Context, body []byte, with ledger.Circumstances) (ledger.Registered, error) {
+	return f(ctx, body, with)
 }
 
 // failing always fails with err.
 func failing(err error) registering {
-	return func(context.Context, []byte, string, string, ledger.Scope) (ledger.Registered, error) {
+	return func(context.Context, []byte, ledger.Circumstances) (ledger.Registered, error) {
 		return ledger.Registered{}, err
 	}
 }
 
 // accepting registers whatever it gets, unread.
 func accepting() registering {
-	return func(_ context.Context, body []byte, _, _ string, _ ledger.Scope) (ledger.Registered, error) {
+	return func(_ context.Context, body []byte, _ ledger.Circumstances) (ledger.Registered, error) {
 		return ledger.Registered{Entry: ledger.Entry{ID: idOf(body)}, Receipt: []byte("receipt"), New: true}, nil
 	}
 }

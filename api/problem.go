@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/scittd/scittd/api/apitype"
 	"github.com/scittd/scittd/ledger"
 	"github.com/scittd/scittd/policy"
 	"github.com/scittd/scittd/statement"
@@ -43,6 +44,7 @@ var problems = []Problem{
 	{"certificate-invalid", 400, "Rejected", 0, "The certificate chain does not lead to a root that the Registration Policy lists for this issuer."},
 	{"subject-missing", 400, "Rejected", 0, "The Registration Policy asks for an artifact digest, and the Signed Statement names none."},
 	{"repository-mismatch", 400, "Repository Mismatch", 0, "The signed bytes name another repository than the request path."},
+	{"subject-mismatch", 400, "Subject Mismatch", 0, "The signed bytes speak about another image than the one that the statement came for."},
 	{"invalid-locator", 400, "Invalid locator", 0, "An entry id is 64 lower-case hexadecimal digits."},
 	{"bad-filter", 400, "Bad Filter", 0, "A query parameter is unknown, or its value is out of range."},
 	{"bad-cursor", 400, "Bad Cursor", 0, "The cursor was not made for this query."},
@@ -52,14 +54,18 @@ var problems = []Problem{
 	{"forbidden", 403, "Forbidden", 0, "The token lacks the scope that this needs."},
 	{"not-found", 404, "Not Found", 0, "There is nothing here, or nothing that this caller may see. If a registration was answered 202 and is not found later, submit it again."},
 	{"no-such-key", 404, "No such key", 0, "No key could be found for this kid value."},
+	{"evidence-missing", 404, "Evidence missing", 0, "The evidence was found gone from the registry; nobody has declared it purged. The claim and its receipt remain valid."},
+	{"evidence-purged", 410, "Evidence purged", 0, "The evidence was removed for good. The claim and its receipt remain valid."},
 	{"method-not-allowed", 405, "Method Not Allowed", 0, "The path exists, but not for this method; Allow lists those that it has."},
 	{"request-timeout", 408, "Request Timeout", 0, "The request did not arrive in time."},
 	{"digest-mismatch", 409, "Digest Mismatch", 0, "The bytes received do not have the digest in the path."},
 	{"too-large", 413, "Too Large", 0, "The body exceeds the limit."},
+	{"bad-range", 416, "Range Not Satisfiable", 0, "The range asked for begins behind the last byte."},
 	{"unsupported-media-type", 415, "Unsupported Media Type", 0, "The body's Content-Type is not accepted here, or it has a Content-Encoding."},
 	{"rate-limited", 429, "Too Many Requests", time.Second, "The caller or its address is over its rate of requests."},
 	{"quota", 429, "Too Many Requests", time.Minute, "The quota of staged evidence is used up until some of it is placed or expires."},
 	{"internal", 500, "Internal Error", 0, "The service failed. Its operator finds the reason in the log under the trace id."},
+	{"registry-failure", 502, "Registry Failure", 0, "The registry does not give what was placed in it."},
 	{"overloaded", 503, "Overloaded", time.Second, "The service has more work than it can take."},
 	{"store-unavailable", 503, "Store Unavailable", 5 * time.Second, "The database of the log does not answer."},
 	{"key-unavailable", 503, "Key Unavailable", time.Minute, "The key that signs receipts does not answer."},
@@ -93,8 +99,9 @@ type fault struct {
 	policy string // entry of that policy
 	entry  string // entry id, where the client did not name it
 	after  time.Duration
-	accept []string // media types that would have been accepted
-	cause  error    // for the log alone
+	gone   *apitype.Entry // whose evidence it is about
+	accept []string       // media types that would have been accepted
+	cause  error          // for the log alone
 }
 
 func (f *fault) Error() string {
@@ -130,6 +137,12 @@ type RateLimited struct {
 }
 
 func (e *RateLimited) Error() string { return "rate-limited: try again in " + e.After.String() }
+
+// Code is the problem that err would be answered with, and its status.
+func Code(err error) (code string, status int) {
+	p := problem(faultOf(err).code)
+	return p.Code, p.Status
+}
 
 // faultOf is the only place where an error becomes a problem. What it does not
 // know is internal: a trace id for the client, the error for the log.

@@ -151,7 +151,7 @@ func TestPanicIsA500WithATraceIDAlone(t *testing.T) {
 	var log lines
 	s := serve(t, api.Config{
 		Ledger: &fixedLedger{}, OpenWrites: true, Log: log.logger(),
-		Registrar: registering(func(context.Context, []byte, string, string, ledger.Scope) (ledger.Registered, error) {
+		Registrar: registering(func(context.Context, []byte, ledger.Circumstances) (ledger.Registered, error) {
 			panic("the wrong lever")
 		}),
 	})

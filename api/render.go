@@ -158,6 +158,11 @@ func (a *API) describe(f *fault) apitype.Problem {
 	if doc.Detail == "" {
 		doc.Detail = p.About
 	}
+	if e := f.gone; e != nil {
+		doc.Digest, doc.Size, doc.MediaType = e.Evidence.Digest, e.Evidence.Size, e.MediaType
+		doc.PurgedAt, doc.MissingSince, doc.Statement = e.Evidence.PurgedAt, e.Evidence.MissingSince, e.Evidence.Statement
+		doc.Links = &e.Links
+	}
 	doc.Detail, doc.Hint = bounded(doc.Detail), bounded(doc.Hint)
 	return doc
 }

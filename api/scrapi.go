@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"mime"
 	"net/http"
+	"net/url"
 	"os"
 	"strconv"
 	"strings"
@@ -33,6 +34,35 @@ func (a *API) register(w http.ResponseWriter, r *http.Request, c Caller) error {
 	return a.registerIn(w, r, c, "")
 }
 
+// circumstances are what a registration says beside the statement: the digest of
+// a detached payload that was staged (?evidence=), and, where the path names a
+// repository, the image that a statement without one belongs to (?subject=).
+// Other parameters mean nothing here.
+func circumstances(r *http.Request, c Caller, repository string) (with ledger.Circumstances, err error) {
+	with = ledger.Circumstances{Repository: repository, Caller: c.Name, Scope: c.Scope()}
+	query := r.URL.Query()
+	if with.Evidence, err = digestParameter(query, "evidence"); err != nil || repository == "" {
+		return with, err
+	}
+	with.Image, err = digestParameter(query, "subject")
+	return with, err
+}
+
+// digestParameter reads a parameter that is a digest, at most once; "" without.
+func digestParameter(query url.Values, name string) (statement.Digest, error) {
+	switch values := query[name]; len(values) {
+	case 0:
+		return "", nil
+	case 1:
+		all, err := digests(name, values)
+		if err != nil {
+			return "", err
+		}
+		return all[0], nil
+	}
+	return "", badFilter(name, "it is given more than once")
+}
+
 // registerIn registers a statement whose claim belongs to repository; "" when
 // the path names none.
 //
@@ -42,13 +72,17 @@ func (a *API) registerIn(w http.ResponseWriter, r *http.Request, c Caller, repos
 	if err := acceptStatement(r.Header); err != nil {
 		return err
 	}
+	with, err := circumstances(r, c, repository)
+	if err != nil {
+		return err
+	}
 	body, err := readBody(w, r, a.Limits.Statement)
 	if err != nil {
 		return err
 	}
 
 	failpoint.Hit(failpoint.Read)
-	reg, err := a.submit(r.Context(), body, c, repository)
+	reg, err := a.submit(r.Context(), body, with)
 	if err != nil {
 		return err
 	}
@@ -74,14 +108,14 @@ type submitted struct {
 
 // submit registers the statement in body, alone or one of a batch, and waits
 // RegisterWait for its outcome. Whatever becomes of it has one line in the log.
-func (a *API) submit(ctx context.Context, body []byte, c Caller, repository string) (submitted, error) {
+func (a *API) submit(ctx context.Context, body []byte, with ledger.Circumstances) (submitted, error) {
 	wait, cancel := context.WithTimeout(ctx, a.RegisterWait)
 	defer cancel()
-	reg, err := a.Registrar.Register(wait, body, repository, c.Name, c.Scope())
+	reg, err := a.Registrar.Register(wait, body, with)
 	switch {
 	case err == nil:
 		if !reg.New {
-			a.log.DebugContext(ctx, "registered before", "entry", reg.Entry.ID, "caller", c.Name)
+			a.log.DebugContext(ctx, "registered before", "entry", reg.Entry.ID, "caller", with.Caller)
 		}
 		return submitted{Registered: reg}, nil
 	case errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil:
@@ -89,13 +123,13 @@ func (a *API) submit(ctx context.Context, body []byte, c Caller, repository stri
 		if err != nil {
 			return submitted{}, err
 		}
-		a.log.InfoContext(ctx, "registration pending", "entry", s.ID(), "caller", c.Name)
+		a.log.InfoContext(ctx, "registration pending", "entry", s.ID(), "caller", with.Caller)
 		return submitted{Registered: ledger.Registered{Entry: ledger.Entry{ID: s.ID()}}, pending: true}, nil
 	}
 	// The registrar logs what it registers and refuses, trace what goes wrong on
 	// our side: this line is for the rest.
 	if f := faultOf(err); problem(f.code).Status == http.StatusBadRequest && !errors.As(err, new(*policy.Refusal)) {
-		a.log.InfoContext(ctx, "statement not accepted", "code", f.code, "caller", c.Name)
+		a.log.InfoContext(ctx, "statement not accepted", "code", f.code, "caller", with.Caller)
 	}
 	return submitted{}, err
 }

@@ -46,8 +46,8 @@ func TestRegistrationAnswers201WithReceiptAndLocation(t *testing.T) {
 
 func TestRegistrarGetsTheBytesAndTheCaller(t *testing.T) {
 	var got []string
-	s := open(t, func(_ context.Context, body []byte, repository, caller string, scope ledger.Scope) (ledger.Registered, error) {
-		got = append(got, fmt.Sprint(string(body), repository, caller, scope))
+	s := open(t, func(_ context.Context, body []byte, with ledger.Circumstances) (ledger.Registered, error) {
+		got = append(got, fmt.Sprint(string(body), with.Repository, with.Caller, with.Scope))
 		return ledger.Registered{}, nil
 	})
 	s.register([]byte("bytes as sent"))
@@ -131,7 +131,7 @@ func TestReceiptsAreLabelledAsTheClientAsks(t *testing.T) {
 
 func TestBodyLimitHoldsAtItsEdge(t *testing.T) {
 	var got atomic.Int64
-	s := open(t, func(_ context.Context, body []byte, _, _ string, _ ledger.Scope) (ledger.Registered, error) {
+	s := open(t, func(_ context.Context, body []byte, _ ledger.Circumstances) (ledger.Registered, error) {
 		got.Store(int64(len(body)))
 		return ledger.Registered{}, nil
 	})
@@ -208,7 +208,7 @@ func TestRegistrationThatTakesTooLongAnswers202(t *testing.T) {
 	l := &fixedLedger{pending: true}
 	s := serve(t, api.Config{
 		Ledger: l, OpenWrites: true, RegisterWait: time.Millisecond, Log: log.logger(),
-		Registrar: registering(func(ctx context.Context, _ []byte, _, _ string, _ ledger.Scope) (ledger.Registered, error) {
+		Registrar: registering(func(ctx context.Context, _ []byte, _ ledger.Circumstances) (ledger.Registered, error) {
 			<-ctx.Done()
 			return ledger.Registered{}, fmt.Errorf("append: %w", ctx.Err())
 		}),
@@ -299,7 +299,8 @@ func TestKeysAreFoundByEveryFormOfTheirKid(t *testing.T) {
 
 func TestExtensionRegistersForItsRepositoryAlone(t *testing.T) {
 	var named []string
-	s := open(t, func(_ context.Context, body []byte, repository, _ string, _ ledger.Scope) (ledger.Registered, error) {
+	s := open(t, func(_ context.Context, body []byte, with ledger.Circumstances) (ledger.Registered, error) {
+		repository := with.Repository
 		named = append(named, repository)
 		if string(body) == "elsewhere" {
 			return ledger.Registered{}, &policy.Refusal{Code: "repository-mismatch", Reason: "sub names b/c"}
@@ -333,8 +334,8 @@ func TestExtensionRegistersForItsRepositoryAlone(t *testing.T) {
 		t.Errorf("Allow %q", a.header.Get("Allow"))
 	}
 	for _, absent := range []string{
-		"wabbit/net-monitor/_scitt/entries/list", "wabbit/net-monitor/_scitt/entries/check", "wabbit/net-monitor/_scitt/",
-		"wabbit/net-monitor/_scitt/entries/register/x", "_scitt/keys/set",
+		"wabbit/net-monitor/_scitt/entries/lists", "wabbit/net-monitor/_scitt/keys/set", "wabbit/net-monitor/_scitt/",
+		"wabbit/net-monitor/_scitt/entries/register/x", "_scitt/keys",
 	} {
 		a := mount.get("/v2/" + absent)
 		p := a.refused(t, 404, "not-found")
@@ -355,8 +356,8 @@ func TestExtensionRegistersForItsRepositoryAlone(t *testing.T) {
 func serveExtension(t *testing.T, a *api.API) *server {
 	s := serve(t, api.Config{Ledger: &fixedLedger{}, Registrar: failing(errors.New("not this one"))})
 	h := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		repository, path, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/v2/"), "/_scitt/")
-		a.Extension(w, r, repository, path)
+		repository, path, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/v2"), "/_scitt/")
+		a.Extension(w, r, strings.TrimPrefix(repository, "/"), path)
 	})
 	s.url = listen(t, h)
 	return s

@@ -20,6 +20,7 @@ import (
 	"github.com/scittd/scittd/policy"
 	"github.com/scittd/scittd/receipts"
 	"github.com/scittd/scittd/statement"
+	"github.com/scittd/scittd/storage/embedded"
 )
 
 // world is a whole service on a SQLite file, without a registry: what wabbit
@@ -30,6 +31,9 @@ type world struct {
 	ledger *ledger.Ledger
 
 	wabbit, vault, certified *ledgertest.Publisher
+
+	custodian *registrar.Custodian
+	registry  func() *embedded.Registry // which custodian finds things in
 
 	// Tokens, as header lines.
 	reader, publisher, both string
@@ -76,9 +80,10 @@ func newWorld(t *testing.T, more ...*ledgertest.Publisher) *world {
 	w.publisher = w.token(t, "publisher", "publish")
 	w.both = w.token(t, "both", "read", "publish")
 
+	r := registrar.New(w.ledger, registrar.Options{Registry: registryHost, Staging: store})
 	w.server = serve(t, api.Config{
-		Ledger: w.ledger, Registrar: registrar.New(w.ledger, registrar.Options{Registry: registryHost}),
-		Staging: store, Tokens: store, PublicURL: publicURL, Registry: registryHost, Ready: w.ledger.Ready,
+		Ledger: w.ledger, Registrar: r, Judge: r, Refusals: store,
+		Staging: store, Tokens: store, Custodian: w.keeper(t), PublicURL: publicURL, Registry: registryHost, Ready: w.ledger.Ready,
 	})
 	return w
 }

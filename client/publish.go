@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"time"
 
 	"github.com/scittd/scittd/statement"
@@ -30,14 +31,42 @@ type Registration struct {
 // registry. A *Problem says why it was refused.
 // Source: draft-ietf-scitt-scrapi-11 §2.3.
 func (c *Client) Submit(ctx context.Context, signed []byte, repository string) (Registration, error) {
+	return c.SubmitBeside(ctx, signed, Beside{Repository: repository})
+}
+
+// Beside is what goes with a statement and is not in it.
+type Beside struct {
+	Repository string           // where to place the claim; "": the service's policy says
+	Image      statement.Digest // in it, where the statement names no artifact; "": nowhere then
+	Evidence   statement.Digest // staged before: the payload of a detached statement; "" for all others
+}
+
+// path is path, or that of the module of b's repository, with what else there is
+// to say.
+func (b Beside) path(path, module string) string {
+	query := url.Values{}
+	if b.Repository != "" {
+		path = "/v2/" + b.Repository + "/_scitt/entries/" + module
+		if b.Image != "" {
+			query.Set("subject", string(b.Image))
+		}
+	}
+	if b.Evidence != "" {
+		query.Set("evidence", string(b.Evidence))
+	}
+	if len(query) > 0 {
+		path += "?" + query.Encode()
+	}
+	return path
+}
+
+// SubmitBeside is Submit for a statement that something goes with.
+func (c *Client) SubmitBeside(ctx context.Context, signed []byte, with Beside) (Registration, error) {
 	reg, err := c.registration(signed)
 	if err != nil {
 		return reg, err
 	}
-	path := "/entries"
-	if repository != "" {
-		path = "/v2/" + repository + "/_scitt/entries/register"
-	}
+	path := with.path("/entries", "register")
 	answer, err := c.do(ctx, request{method: http.MethodPost, path: path, body: signed,
 		header: http.Header{"Content-Type": {"application/cose"}, "Accept": {"application/cose"}}})
 	switch {
@@ -51,6 +80,17 @@ func (c *Client) Submit(ctx context.Context, signed []byte, repository string) (
 		return reg, nil
 	}
 	return reg, c.unexpected(answer)
+}
+
+// KeepIndex tells the service which images an image index lists, so that claims
+// about it are found for them; it compares the digest. A *Problem says why it
+// does not keep it.
+func (c *Client) KeepIndex(ctx context.Context, digest statement.Digest, index []byte) error {
+	answer, err := c.do(ctx, request{method: http.MethodPut, path: "/v1/indexes/" + string(digest), body: index})
+	if err == nil && answer.status != http.StatusNoContent {
+		err = c.unexpected(answer)
+	}
+	return err
 }
 
 // registration is what is known of one before it is asked for.
@@ -68,8 +108,13 @@ func (c *Client) registration(signed []byte) (Registration, error) {
 // 204 until it is there. Pending is the memory of one replica: where it is then
 // not found, the statement is submitted again.
 func (c *Client) Register(ctx context.Context, signed []byte, repository string) (Registration, error) {
+	return c.RegisterBeside(ctx, signed, Beside{Repository: repository})
+}
+
+// RegisterBeside is Register for a statement that something goes with.
+func (c *Client) RegisterBeside(ctx context.Context, signed []byte, with Beside) (Registration, error) {
 	for {
-		reg, err := c.Submit(ctx, signed, repository)
+		reg, err := c.SubmitBeside(ctx, signed, with)
 		if err != nil || !reg.Pending {
 			return reg, err
 		}
@@ -108,8 +153,8 @@ func forgotten(err error) bool {
 	return errors.As(err, &p) && p.Status == http.StatusNotFound && p.Title != "Registration Failed"
 }
 
-// StageEvidence uploads evidence for a hash envelope that is registered within
-// a day. open is called once per try.
+// StageEvidence uploads evidence for a hash envelope or a detached statement that
+// is registered within a day. open is called once per try.
 func (c *Client) StageEvidence(ctx context.Context, digest statement.Digest, size int64, open func() (io.ReadCloser, error)) error {
 	answer, err := c.do(ctx, request{method: http.MethodPut, path: "/v1/evidence/" + string(digest), open: open, size: size,
 		header: http.Header{"Content-Type": {"application/octet-stream"}}})

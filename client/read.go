@@ -108,6 +108,7 @@ type Query struct {
 	MediaTypes     []string
 	PredicateTypes []string
 	Since, Until   time.Time // registration time, [Since, Until); zero: open
+	Instances      bool      // of an image index, also claims about what it lists
 	Limit          int       // page size, at most 500; 0: the service's default
 	Cursor         string    // Next of the previous page
 }
@@ -127,6 +128,9 @@ func (q Query) values() url.Values {
 		if !at.IsZero() {
 			v.Set(name, at.UTC().Format(time.RFC3339))
 		}
+	}
+	if q.Instances {
+		v.Set("instances", "true")
 	}
 	if q.Limit > 0 {
 		v.Set("limit", strconv.Itoa(q.Limit))

@@ -15,6 +15,9 @@ import (
 	"github.com/scittd/scittd/statement"
 )
 
+// EvidenceUnchecked stands in Verdict.NotChecked when no evidence was at hand.
+const EvidenceUnchecked = "evidence bytes (--evidence FILE)"
+
 // IssuerRule believes one issuer, or all that Prefix covers.
 type IssuerRule struct {
 	Issuer string
@@ -42,6 +45,7 @@ type Verifier struct {
 	Issuers   []IssuerRule     // whose claims count; none: every statement fails as untrusted
 	Artifact  statement.Digest // the statement must speak about it; "" asks nothing
 	Evidence  statement.Digest // digest of the evidence at hand; "" leaves its bytes unchecked
+	Payload   []byte           // those bytes, for statements whose payload is detached; nil: not at hand
 	MaxAge    time.Duration    // since registration; 0 asks nothing
 	Witnessed *Witnessed       // nil leaves witnesses unchecked
 	Now       time.Time
@@ -63,6 +67,12 @@ func (v Verifier) Verify(transparent []byte) Verdict {
 	verdict.Unsigned.Receipts = len(s.Receipts)
 	if !s.ChainProtected {
 		verdict.Unsigned.Certificates = len(s.Chain)
+	}
+	if s.Detached() && v.Payload != nil {
+		// Whether it is what was signed, the signature will say.
+		if whole, err := s.WithPayload(v.Evidence, v.Payload); err == nil {
+			s = whole
+		}
 	}
 	check := func(checks ...Check) { verdict.Checks = append(verdict.Checks, checks...) }
 	open := func(what string) { verdict.NotChecked = append(verdict.NotChecked, what) }
@@ -93,9 +103,9 @@ func (v Verifier) Verify(transparent []byte) Verdict {
 		check(v.age(accepted.RegisteredAt))
 	}
 	if v.Evidence != "" {
-		check(v.evidence(s))
+		check(v.evidence(s, signature))
 	} else {
-		open("evidence bytes (--evidence FILE)")
+		open(EvidenceUnchecked)
 	}
 	if v.Witnessed != nil {
 		check(v.Witnessed.check(s.ID()))
@@ -152,6 +162,10 @@ func (v Verifier) receipt(s *statement.Statement) (*Accepted, []Check) {
 // a pinned one, or the certificate chain in the statement. Without either it
 // rests on the service, which checked it at registration; open says so.
 func (v Verifier) signature(s *statement.Statement, at time.Time) (checks []Check, open string) {
+	if !s.Verifiable() {
+		return []Check{{Name: "signature", Status: Skip, Detail: "it is over a detached payload, which is not at hand; the service verified it at registration"}},
+			"the issuer's signature, which is over a detached payload (--evidence FILE)"
+	}
 	var keys []crypto.PublicKey
 	var authorities []*authority
 	for _, known := range v.Trust.Issuers {
@@ -280,7 +294,20 @@ func (v Verifier) age(registered time.Time) Check {
 	return ok("age", detail)
 }
 
-func (v Verifier) evidence(s *statement.Statement) Check {
+// evidence compares the digest that is signed. That a detached payload is the
+// evidence at hand follows from the issuer's signature alone.
+func (v Verifier) evidence(s *statement.Statement, signature []Check) Check {
+	if s.Detached() {
+		switch {
+		case !s.Verifiable():
+			return failed("evidence", FailInvalid, "the payload is detached, and the evidence at hand is not its bytes")
+		case signature[0].Status == OK:
+			return ok("evidence", string(v.Evidence)+", over which the issuer's signature is")
+		case signature[0].Status == Fail:
+			return failed("evidence", signature[0].Code, "the payload is detached, and no signature of the issuer's over this evidence holds")
+		}
+		return failed("evidence", FailUntrusted, "the payload is detached: whether this is it, only the issuer's key tells")
+	}
 	if v.Evidence == s.Evidence() {
 		return ok("evidence", string(v.Evidence))
 	}

@@ -23,11 +23,30 @@ type Entry struct {
 	Policy        Judgement `json:"policy"`
 	Identity      Identity  `json:"identity"`
 	Links         Links     `json:"links"`
+
+	// Of a claim that is not about what was asked for itself: the image index that
+	// it is about, which lists that; or the manifest, which that lists.
+	Via      string `json:"via,omitempty"`
+	Instance string `json:"instance,omitempty"`
 }
 
-// Evidence names the bytes that a statement speaks for.
+// Evidence names the bytes that a statement speaks for, and says where they are.
 type Evidence struct {
 	Digest string `json:"digest"`
+	State  string `json:"state,omitempty"` // none | staged | placed | missing | purged
+
+	// Of what is missing or purged.
+	Size         int64      `json:"size,omitempty"` // in bytes; 0: not known
+	PurgedAt     *time.Time `json:"purgedAt,omitempty"`
+	MissingSince *time.Time `json:"missingSince,omitempty"`
+	Reason       string     `json:"reason,omitempty"`
+	By           string     `json:"by,omitempty"`        // for callers who may see everything
+	Statement    string     `json:"statement,omitempty"` // entry that records the purge on the log
+}
+
+// Purge is the body of POST /v1/entries/{id}/evidence:purge.
+type Purge struct {
+	Reason string `json:"reason,omitempty"`
 }
 
 // Staged answers the upload of evidence.
@@ -40,6 +59,77 @@ type Staged struct {
 type Judgement struct {
 	Entry string `json:"entry"`
 	Rule  string `json:"rule"`
+}
+
+// Judged is what a registration would decide: POST /v1/entries:validate.
+type Judged struct {
+	Decision    string   `json:"decision"` // allow | deny
+	Rule        string   `json:"rule"`     // what decided
+	Reason      string   `json:"reason,omitempty"`
+	Code        string   `json:"code,omitempty"` // of the problem that a registration would answer
+	Hint        string   `json:"hint,omitempty"`
+	PolicyEntry string   `json:"policyEntry"`
+	EntryID     string   `json:"entryId"`
+	Artifacts   []string `json:"subjects"`
+	Visibility  string   `json:"visibility,omitempty"` // public | private; with allow
+}
+
+// PushRefusal is a statement that a client pushed to the registry, where it is
+// stored, and that was not registered.
+type PushRefusal struct {
+	Repository  string    `json:"repository"`
+	Manifest    string    `json:"manifest"`
+	Image       string    `json:"subject"` // OCI's: what the manifest refers to
+	EntryID     string    `json:"entryId,omitempty"`
+	Issuer      string    `json:"issuer,omitempty"` // as the statement says, unverified
+	Code        string    `json:"code"`
+	Rule        string    `json:"rule,omitempty"`
+	Reason      string    `json:"reason"`
+	Hint        string    `json:"hint,omitempty"`
+	PolicyEntry string    `json:"policyEntry,omitempty"`
+	At          time.Time `json:"at"`
+}
+
+// PushRefusals are the newest ones: GET /v1/refusals.
+type PushRefusals struct {
+	Refusals []PushRefusal `json:"items"`
+}
+
+// Requirement is one claim that an artifact has to have: of a media type or
+// predicate type (neither: any claim), by any or all of the issuers (none: by
+// anybody).
+type Requirement struct {
+	MediaType     string   `json:"mediaType,omitempty"`
+	PredicateType string   `json:"predicateType,omitempty"`
+	Issuers       []string `json:"issuers,omitempty"`
+	Match         string   `json:"match,omitempty"` // any (default) | all
+}
+
+// Check asks whether an artifact has the claims that are required: POST /v1/check.
+type Check struct {
+	Subject string        `json:"subject"` // digest
+	Require []Requirement `json:"require"`
+}
+
+// Checked answers a Check, one result for each requirement, in order.
+type Checked struct {
+	Satisfied      bool        `json:"satisfied"` // all of them
+	Subject        string      `json:"subject"`
+	Results        []Satisfied `json:"results"`
+	Checkpoint     string      `json:"checkpoint"` // signed note; "" where none can be made
+	IndexedThrough uint64      `json:"indexedThrough"`
+}
+
+// Satisfied is how one requirement stands.
+type Satisfied struct {
+	Satisfied    bool     `json:"satisfied"`
+	Entries      []string `json:"entries"`                // that count, newest first, at most 100
+	Missing      []string `json:"missing,omitempty"`      // issuers that have no such claim
+	OtherIssuers []string `json:"otherIssuers,omitempty"` // that have one, and were not asked for
+
+	// Via has the image index that an entry is about, by entry, where that lists the
+	// artifact.
+	Via map[string]string `json:"via,omitempty"`
 }
 
 // Identity is the signer as the eNotary resolved it.
@@ -205,6 +295,16 @@ type Problem struct {
 	Rule        string          `json:"rule,omitempty"`
 	PolicyEntry string          `json:"policyEntry,omitempty"`
 	Errors      []RegistryError `json:"errors,omitempty"` // below /v2 only
+
+	// Of evidence that is gone: what is still known, and Links to what still proves
+	// it.
+	Digest       string     `json:"digest,omitempty"`
+	Size         int64      `json:"size,omitempty"`
+	MediaType    string     `json:"mediaType,omitempty"`
+	PurgedAt     *time.Time `json:"purgedAt,omitempty"`
+	MissingSince *time.Time `json:"missingSince,omitempty"`
+	Statement    string     `json:"statement,omitempty"`
+	Links        *Links     `json:"links,omitempty"`
 }
 
 // RegistryError is an error as OCI registry clients read it.
