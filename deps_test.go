@@ -15,13 +15,14 @@ const module = "github.com/scittd/scittd/"
 // imported by what stands right of it. Arrows are transitive; whatever is not
 // written here is forbidden. Tests and test-only packages are free.
 const arrows = `
-NONE                                                  < internal/detcbor, api/apitype, migrations, internal/failpoint
+NONE                                                  < internal/detcbor, api/apitype, migrations, internal/failpoint, internal/filelock
 internal/failpoint                                    < ledger, storage
 internal/detcbor                                      < internal/cose
 internal/cose                                         < statement, receipts
 statement                                             < policy
 statement, policy, receipts                           < ledger
 ledger, statement, migrations                         < ledger/postgres, ledger/sqlite
+internal/filelock                                     < ledger/sqlite, storage/embedded
 ledger, policy, statement, receipts                   < ledger/fsck
 ledger/fsck, statement                                < ledger/ledgertest
 receipts                                              < internal/memory
@@ -36,7 +37,7 @@ ledger, policy, statement, receipts, api/apitype      < api
 api/apitype, receipts, statement, witness             < client
 client, receipts, statement, storage, internal/placement < cmd/scitt
 ledger/fsck, internal/memory, internal/checkpoint, api, client, internal/registrar, ledger/postgres, ledger/sqlite, ledger/publish, storage/embedded, storage/front, witness < cmd/scittd
-NONE                                                  < internal/testenv, demo/net-monitor, internal/crash, compat
+NONE                                                  < internal/testenv, demo/net-monitor, internal/crash, compat, interop, storage/registrytest, storage/storagetest
 internal/testenv                                      < demo/kit
 `
 

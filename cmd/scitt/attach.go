@@ -49,7 +49,7 @@ not write to this one. Both make the same manifests.`,
 	}
 	s.addFlags(cmd.Flags())
 	cmd.Flags().StringVar(&o.statement, "statement", "", "register this Signed Statement instead of making one")
-	cmd.Flags().StringVar(&o.upload, "upload", "registry", "where hashed evidence goes: to the image's repository, or through the service")
+	cmd.Flags().StringVar(&o.upload, "upload", "registry", "where hashed evidence goes: registry, to the image's repository; or service, through it, as every detached payload goes")
 	cmd.Flags().StringVar(&o.wait, "wait", "receipt", "return with the receipt, or when everything is placed")
 	cmd.Flags().StringVar(&o.writeBack, "write-back", "service", "who places evidence and transparency artifact: service, or client for here")
 	return cmd
@@ -117,6 +117,9 @@ func (a *app) attach(ctx context.Context, imageName string, s signing, o attachm
 		Uploaded: "statement", size: made.evidence.size, file: made.evidence.file,
 	}
 	if made.envelope {
+		if made.statement.Detached() {
+			o.upload = "service" // which verifies the signature over it
+		}
 		done.Uploaded = o.upload
 		if err := a.upload(ctx, service, about, made.evidence, o.upload); err != nil {
 			return err
@@ -129,7 +132,14 @@ func (a *app) attach(ctx context.Context, imageName string, s signing, o attachm
 		repository = about.image.Repository
 	}
 	a.say("registering entry %s with %s", done.EntryID, service.URL())
-	reg, err := service.Register(ctx, made.bytes, repository)
+	with := client.Beside{Repository: repository}
+	if repository != "" {
+		with.Image = about.digest
+	}
+	if made.statement.Detached() {
+		with.Evidence = made.evidence.digest
+	}
+	reg, err := service.RegisterBeside(ctx, made.bytes, with)
 	if err != nil {
 		return timedOut(ctx, err, done.EntryID)
 	}
@@ -138,6 +148,9 @@ func (a *app) attach(ctx context.Context, imageName string, s signing, o attachm
 		return err
 	}
 	done.LeafIndex, done.TreeSize = receipt.Proofs[0].LeafIndex, receipt.Proofs[0].TreeSize
+	if about.index {
+		a.tellIndex(ctx, service, about)
+	}
 	var unwritten error
 	if o.writeBack == "client" {
 		done.Written, unwritten = a.writeBack(ctx, service, about, made, reg.Receipt)
@@ -156,6 +169,18 @@ func (a *app) attach(ctx context.Context, imageName string, s signing, o attachm
 		return fail(exitFailed, "registered, but the registry refuses the placement").try("scitt status %s", done.EntryID)
 	}
 	return nil
+}
+
+// tellIndex lets the service know which images an index lists, for a service that
+// places nothing never sees it. Without, the claim is as good.
+func (a *app) tellIndex(ctx context.Context, service *client.Client, about subject) {
+	_, index, err := about.repo.Manifest(ctx, string(about.digest))
+	if err == nil {
+		err = service.KeepIndex(ctx, about.digest, index)
+	}
+	if err != nil {
+		a.say("claims about %s will not be found by the images that it lists: %v", about.digest, err)
+	}
 }
 
 // speaksOf refuses evidence about something else, such as the provenance of an
@@ -192,6 +217,11 @@ func (a *app) statementFor(about subject, s signing, file string) (signed, error
 		return out, nil // whoever made it has uploaded the evidence, or it is inside
 	}
 	if out.evidence, err = readEvidence(s.evidence, out.statement.MediaType()); err != nil {
+		return out, err
+	}
+	if out.statement.Detached() {
+		out.envelope = true
+		out.statement, err = out.evidence.signedOver(out.statement)
 		return out, err
 	}
 	if out.evidence.digest != out.statement.Evidence() {

@@ -40,6 +40,38 @@ func readEvidence(file, mediaType string) (evidence, error) {
 	return e, err
 }
 
+// payloadLimit is how much of a detached payload a service verifies a signature
+// over, and so what there is to read.
+const payloadLimit = 32 << 20
+
+// readPayload reads what may be the payload of a detached statement; nil for a
+// file that is too large to be one.
+func readPayload(file string) ([]byte, error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, payloadLimit+1))
+	if err != nil || len(b) > payloadLimit {
+		return nil, err
+	}
+	return b, nil
+}
+
+// signedOver is s, which is detached, over the evidence in file.
+func (e evidence) signedOver(s *statement.Statement) (*statement.Statement, error) {
+	payload, err := readPayload(e.file)
+	if err != nil {
+		return nil, usage("--evidence: %w", err)
+	}
+	if payload == nil {
+		return nil, usage("--evidence %s has more than %d bytes, over which no signature is verified", e.file, payloadLimit).
+			try("sign its digest as a hash envelope: scitt sign --hash-envelope always")
+	}
+	return s.WithPayload(e.digest, payload)
+}
+
 func (e evidence) open() (io.ReadCloser, error) { return os.Open(e.file) }
 
 // sniff recognises the usual JSON documents by the members that name them.

@@ -96,7 +96,7 @@ func (a *app) fetch(ctx context.Context, text string, what []string) error {
 		}
 		for _, name := range what {
 			f := fetched{EntryID: e.EntryID, Part: name, File: filepath.Join(a.output, e.EntryID[:12]+endingOf(name))}
-			if err := a.fetchPart(ctx, c, id, &f); err != nil {
+			if err := a.fetchPart(ctx, c, id, e.Evidence, &f); err != nil {
 				return err
 			}
 			all = append(all, f)
@@ -122,7 +122,7 @@ func endingOf(name string) string {
 }
 
 // fetchPart writes one part of one entry.
-func (a *app) fetchPart(ctx context.Context, c *client.Client, id statement.ID, f *fetched) error {
+func (a *app) fetchPart(ctx context.Context, c *client.Client, id statement.ID, evidence apitype.Evidence, f *fetched) error {
 	var content []byte
 	var err error
 	switch f.Part {
@@ -140,8 +140,11 @@ func (a *app) fetchPart(ctx context.Context, c *client.Client, id statement.ID, 
 			content, err = json.MarshalIndent(list, "", "  ")
 		}
 	case "evidence":
-		if err := a.fetchEvidence(ctx, c, id, f.File); err != nil {
+		if err := a.fetchEvidence(ctx, c, id, evidence, f.File); err != nil {
 			f.File, f.Missing = "", err.Error()
+			if gone(evidence) {
+				f.Missing = evidenceText(evidence)
+			}
 		}
 		return nil
 	}
@@ -152,8 +155,9 @@ func (a *app) fetchPart(ctx context.Context, c *client.Client, id statement.ID, 
 }
 
 // fetchEvidence takes the evidence from the statement or from where it was
-// placed; only bytes of the signed digest count.
-func (a *app) fetchEvidence(ctx context.Context, c *client.Client, id statement.ID, file string) error {
+// placed; only bytes of the signed digest count, or of the known one where the
+// payload is detached.
+func (a *app) fetchEvidence(ctx context.Context, c *client.Client, id statement.ID, known apitype.Evidence, file string) error {
 	raw, err := c.Statement(ctx, id)
 	if err != nil {
 		return err
@@ -162,19 +166,24 @@ func (a *app) fetchEvidence(ctx context.Context, c *client.Client, id statement.
 	if err != nil {
 		return err
 	}
-	if s.Envelope == nil {
+	digest := s.Evidence()
+	if s.Detached() {
+		if digest, err = statement.ParseDigest(known.Digest); err != nil {
+			return err
+		}
+	} else if s.Envelope == nil {
 		return os.WriteFile(file, s.Payload, 0o644)
 	}
 	deliveries, err := c.Deliveries(ctx, id)
 	if err != nil {
 		return err
 	}
-	reason := fmt.Errorf("%s was placed nowhere; the claim and its receipt remain", s.Evidence())
+	reason := fmt.Errorf("%s was placed nowhere; the claim and its receipt remain", digest)
 	for _, d := range deliveries {
 		if d.Artifact != "evidence" || d.State != "done" {
 			continue
 		}
-		if reason = a.fetchBlob(ctx, d, s.Evidence(), file); reason == nil {
+		if reason = a.fetchBlob(ctx, d, digest, file); reason == nil {
 			return nil
 		}
 	}

@@ -55,6 +55,7 @@ func queryCommand(a *app) *cobra.Command {
 	f.StringVar(&o.since, "since", "", "registered at or after: RFC 3339, a date, or a duration ago")
 	f.StringVar(&o.until, "until", "", "registered before: RFC 3339, a date, or a duration ago")
 	f.IntVar(&o.q.Limit, "limit", 50, "how many to list, 1 to 500")
+	f.BoolVar(&o.q.Instances, "instances", false, "of an image index, also claims about the images that it lists")
 	f.BoolVar(&o.all, "all", false, "list all, page by page")
 	f.BoolVar(&o.full, "full", false, "do not abbreviate entry IDs and digests")
 	f.BoolVar(&o.allowEmpty, "allow-empty", false, "exit 0 although nothing was found")
@@ -236,7 +237,7 @@ func entryTable(w io.Writer, entries []apitype.Entry, full bool) {
 		short = func(s string) string { return s }
 	}
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "LEAF\tENTRY\tISSUER\tCLAIM\tREGISTERED\tABOUT")
+	fmt.Fprintln(t, "LEAF\tENTRY\tISSUER\tCLAIM\tREGISTERED\tEVIDENCE\tABOUT")
 	for _, e := range entries {
 		about := "-"
 		if len(e.Artifacts) > 0 {
@@ -245,8 +246,14 @@ func entryTable(w io.Writer, entries []apitype.Entry, full bool) {
 		if len(e.Artifacts) > 1 {
 			about += fmt.Sprintf(" and %d more", len(e.Artifacts)-1)
 		}
-		fmt.Fprintf(t, "%d\t%s\t%s\t%s\t%s\t%s\n", e.Index, short(e.EntryID), clean(e.Issuer), clean(kindOf(e)),
-			e.RegisteredAt.UTC().Format("2006-01-02 15:04:05Z"), clean(about))
+		if e.Via != "" {
+			about = "via index " + short(e.Via)
+		}
+		if e.Instance != "" {
+			about = "instance " + short(e.Instance)
+		}
+		fmt.Fprintf(t, "%d\t%s\t%s\t%s\t%s\t%s\t%s\n", e.Index, short(e.EntryID), clean(e.Issuer), clean(kindOf(e)),
+			e.RegisteredAt.UTC().Format("2006-01-02 15:04:05Z"), clean(cmp.Or(e.Evidence.State, "-")), clean(about))
 	}
 	t.Flush()
 }

@@ -125,8 +125,11 @@ func (s entryStatus) text(w io.Writer) {
 	for _, digest := range s.Artifacts {
 		row("About", "%s", digest)
 	}
+	if s.Via != "" {
+		row("Via", "%s, an image index that lists what was asked for", s.Via)
+	}
 	if s.Evidence.Digest != "" {
-		row("Evidence", "%s", s.Evidence.Digest)
+		row("Evidence", "%s", evidenceText(s.Evidence))
 	}
 	row("Admitted", "by %s of policy %s", s.Policy.Rule, abbreviate(s.Policy.Entry))
 	placementText(w, s.Deliveries)

@@ -30,6 +30,7 @@ type subject struct {
 
 	// Set when it lies in a registry.
 	tag   string            // it was named by; "" when by digest
+	index bool              // it is an image index
 	image storage.Reference // by digest
 	repo  storage.Repository
 }
@@ -145,7 +146,8 @@ func (a *app) resolve(ctx context.Context, text string, ref storage.Reference) (
 	}
 	// A location-free purl keeps the claim true after promotion.
 	name := fmt.Sprintf("pkg:oci/%s@%s", path.Base(ref.Repository), digest)
-	return subject{text: text, name: name, digest: digest, opened: true, tag: ref.Tag, image: ref.At(desc.Digest), repo: repo}, nil
+	return subject{text: text, name: name, digest: digest, opened: true, tag: ref.Tag, index: storage.IsIndexType(desc.MediaType),
+		image: ref.At(desc.Digest), repo: repo}, nil
 }
 
 // digestFile hashes a file without holding it in memory.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -27,25 +28,33 @@ type registration struct {
 
 func submitCommand(a *app) *cobra.Command {
 	var noWait bool
+	var evidence string
 	cmd := &cobra.Command{
 		Use: "submit FILE...", Aliases: []string{"register"}, Args: cobra.MinimumNArgs(1),
 		Short: "Register Signed Statements; -o writes the Transparent Statement of a single one",
 		Long: `Register Signed Statements. Several travel together, a hundred to a request. What
 is wrong with one file is said, and the others go on; the exit code is then that
-of the worst failure: a verdict (10 to 16) before 4, 2, 17 and 1.`,
-		Example: "  scitt submit claim.cose -o claim.transparent.cose\n  scitt submit claims/*.cose",
+of the worst failure: a verdict (10 to 16) before 4, 2, 17 and 1.
+
+With --evidence, F is staged at the service before: what a hash envelope has the
+digest of, or the payload that a detached statement was signed over.`,
+		Example: "  scitt submit claim.cose -o claim.transparent.cose\n  scitt submit claims/*.cose\n  scitt submit sbom.cose --evidence sbom.spdx.json",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if a.output != "" && (len(args) > 1 || noWait) {
 				return usage("-o takes the Transparent Statement of one file that is waited for")
 			}
-			return a.submit(cmd.Context(), args, noWait)
+			if evidence != "" && len(args) > 1 {
+				return usage("--evidence belongs to one statement")
+			}
+			return a.submit(cmd.Context(), args, evidence, noWait)
 		},
 	}
+	cmd.Flags().StringVar(&evidence, "evidence", "", "file to stage at the service first: the evidence of a hash envelope, the payload of a detached statement")
 	cmd.Flags().BoolVar(&noWait, "no-wait", false, "do not wait for a receipt that takes long")
 	return cmd
 }
 
-func (a *app) submit(ctx context.Context, files []string, noWait bool) error {
+func (a *app) submit(ctx context.Context, files []string, evidence string, noWait bool) error {
 	c, err := a.openService()
 	if err != nil {
 		return err
@@ -54,14 +63,14 @@ func (a *app) submit(ctx context.Context, files []string, noWait bool) error {
 	if err != nil {
 		return err
 	}
-	s := submission{a, c, trust, c.Register, c.RegisterAll}
+	s := submission{a, c, trust, c.RegisterBeside, c.RegisterAll}
 	if noWait {
-		s.one, s.many = c.Submit, c.SubmitAll
+		s.one, s.many = c.SubmitBeside, c.SubmitAll
 	}
 	if len(files) > 1 {
 		return s.files(ctx, files)
 	}
-	if err := s.file(ctx, files[0]); err != nil {
+	if err := s.file(ctx, files[0], evidence); err != nil {
 		return fmt.Errorf("%s: %w", files[0], err)
 	}
 	return nil
@@ -72,17 +81,23 @@ type submission struct {
 	*app
 	service *client.Client
 	pinned  client.Trust
-	one     func(ctx context.Context, signed []byte, repository string) (client.Registration, error)
+	one     func(ctx context.Context, signed []byte, with client.Beside) (client.Registration, error)
 	many    func(ctx context.Context, signed iter.Seq[[]byte], done func(n int, r client.Registration, err error))
 }
 
-// file registers a single file.
-func (s submission) file(ctx context.Context, file string) error {
+// file registers a single file, once its evidence is staged, if it has any.
+func (s submission) file(ctx context.Context, file, evidence string) error {
 	signed, err := readStatement(file)
 	if err != nil {
 		return err
 	}
-	reg, err := s.one(ctx, signed.raw, "")
+	var with client.Beside
+	if evidence != "" {
+		if with.Evidence, err = s.stage(ctx, signed, evidence); err != nil {
+			return err
+		}
+	}
+	reg, err := s.one(ctx, signed.raw, with)
 	r, err := s.conclude(ctx, file, signed, reg, err)
 	if err != nil {
 		return err
@@ -97,6 +112,27 @@ func (s submission) file(ctx context.Context, file string) error {
 		}
 	}
 	return s.report("Registrations", []registration{r}, r.text)
+}
+
+// stage uploads the evidence in file, and names it where the statement does not.
+func (s submission) stage(ctx context.Context, signed signedFile, file string) (statement.Digest, error) {
+	e, err := readEvidence(file, cmp.Or(signed.MediaType(), "application/octet-stream"))
+	if err != nil {
+		return "", err
+	}
+	if signed.Detached() {
+		_, err = e.signedOver(signed.Statement)
+	} else if e.digest != signed.Evidence() {
+		err = fail(exitInvalid, "%s is not the evidence that is claimed with", file).
+			line("Want", "%s", signed.Evidence()).line("Got", "%s", e.digest)
+	}
+	if err == nil {
+		err = s.service.StageEvidence(ctx, e.digest, e.size, e.open)
+	}
+	if !signed.Detached() {
+		return "", err
+	}
+	return e.digest, err
 }
 
 // files registers several, in as few requests as the client thinks fit, and

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/scittd/scittd/client"
+	"github.com/scittd/scittd/statement"
 )
 
 // verified is what verify reports.
@@ -28,7 +29,8 @@ type verified struct {
 
 // verdict is that on one statement, by the file or entry it came from.
 type verdict struct {
-	From string `json:"from"`
+	From string           `json:"from"`
+	Via  statement.Digest `json:"via,omitempty"` // image index that lists the subject, and that the claim is about
 	client.Verdict
 }
 
@@ -46,8 +48,13 @@ func newVerified(about subject, wanted []client.RequiredClaim) verified {
 	return verified{Subject: string(about.digest), Required: all, Statements: []verdict{}, NotChecked: []string{}, opened: about.opened}
 }
 
-func (r *verified) add(from string, v client.Verdict) {
-	r.Statements = append(r.Statements, verdict{from, v})
+func (r *verified) add(c claim, v client.Verdict) {
+	if gone(c.evidence) {
+		if i := slices.Index(v.NotChecked, client.EvidenceUnchecked); i >= 0 {
+			v.NotChecked[i] = "evidence bytes: not checked (" + c.evidence.State + ")"
+		}
+	}
+	r.Statements = append(r.Statements, verdict{c.name, c.via, v})
 	for _, open := range v.NotChecked {
 		if !slices.Contains(r.NotChecked, open) {
 			r.NotChecked = append(r.NotChecked, open)
@@ -134,6 +141,9 @@ func (r verified) text(w io.Writer) {
 		}
 		if len(r.Statements) > 1 {
 			fmt.Fprintln(w, clean(fmt.Sprintf("%s  %s  by %s", v.From, v.Signed.MediaType, v.Signed.Issuer)))
+		}
+		if v.Via != "" {
+			fmt.Fprintf(w, "%-4s  %-12s  %s\n", client.OK, "via index", v.Via)
 		}
 		for _, c := range v.Checks {
 			fmt.Fprintf(w, "%-4s  %-12s  %s\n", c.Status, c.Name, clean(c.Detail))

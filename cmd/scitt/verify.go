@@ -1,14 +1,18 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/scittd/scittd/api/apitype"
 	"github.com/scittd/scittd/client"
 	"github.com/scittd/scittd/statement"
+	"github.com/scittd/scittd/storage"
 )
 
 // verification are verify's flags.
@@ -58,7 +62,7 @@ malformed with 2.`,
 	f.StringArrayVar(&v.require, "require", nil, "media or predicate type that must be claimed: TYPE or TYPE=N")
 	f.DurationVar(&v.maxAge, "max-age", 0, "claims registered longer ago do not count")
 	f.StringVar(&v.policy, "policy", "", "file of what must be met: issuers, issuerPrefixes, require, maxAge")
-	f.StringVar(&v.evidence, "evidence", "", "file to compare with the signed evidence digest")
+	f.StringVar(&v.evidence, "evidence", "", "file to compare with the signed evidence digest; where the payload is detached, to verify the signature over")
 	f.StringVar(&v.witnesses, "witnesses", "", "C2SP tlog-policy, a log and its witnesses: claims must be in a checkpoint that a quorum has cosigned")
 	f.IntVar(&v.minWitnesses, "min-witnesses", 0, "cosignatures that the checkpoint must have, whatever the quorum is")
 	f.BoolVar(&v.offline, "offline", false, "open no socket: files only")
@@ -69,7 +73,8 @@ malformed with 2.`,
 type claim struct {
 	name     string
 	raw      []byte
-	evidence string // its digest, as the service's index has it; "" for files
+	evidence apitype.Evidence // as the service's index has it; zero for files
+	via      statement.Digest // image index that it is about, which lists the subject; "" when it is about that itself
 }
 
 func (a *app) verify(ctx context.Context, args []string, v verification) error {
@@ -86,6 +91,9 @@ func (a *app) verify(ctx context.Context, args []string, v verification) error {
 		if verifier.Evidence, _, err = digestFile(v.evidence, "sha256"); err != nil {
 			return usage("--evidence: %w", err)
 		}
+		if verifier.Payload, err = readPayload(v.evidence); err != nil {
+			return usage("--evidence: %w", err)
+		}
 	}
 	if err := v.checkWitnesses(); err != nil {
 		return err
@@ -94,7 +102,6 @@ func (a *app) verify(ctx context.Context, args []string, v verification) error {
 	if err != nil {
 		return err
 	}
-	verifier.Artifact = about.digest
 	if verifier.Issuers = asked.Issuers; len(verifier.Issuers) == 0 {
 		verifier.Issuers = a.contextIssuers(about)
 	}
@@ -110,7 +117,8 @@ func (a *app) verify(ctx context.Context, args []string, v verification) error {
 	}
 	result := newVerified(about, asked.Claims)
 	for _, c := range claims {
-		result.add(c.name, verifier.Verify(c.raw))
+		verifier.Artifact = cmp.Or(c.via, about.digest)
+		result.add(c, verifier.Verify(c.raw))
 	}
 	failure := result.judge()
 	if err := a.print("Verification", result, result.text); err != nil {
@@ -162,9 +170,24 @@ func (a *app) claimsAbout(ctx context.Context, text string) ([]claim, subject, e
 		if err != nil {
 			return nil, about, err
 		}
-		claims = append(claims, claim{abbreviate(e.EntryID), raw, e.Evidence.Digest})
+		via := statement.Digest(e.Via)
+		if via != "" && !a.lists(ctx, about, via) {
+			a.warn("entry %s is left aside: it is about image index %s, of which nobody here can see that it lists %s", abbreviate(e.EntryID), e.Via, about.digest)
+			continue
+		}
+		claims = append(claims, claim{abbreviate(e.EntryID), raw, e.Evidence, via})
 	}
 	return claims, about, nil
+}
+
+// lists says whether an image index lists the subject, by bytes that have the
+// index's digest: the service's word is no proof.
+func (a *app) lists(ctx context.Context, about subject, index statement.Digest) bool {
+	if about.repo == nil {
+		return false
+	}
+	_, body, err := about.repo.Manifest(ctx, string(index))
+	return err == nil && index.Matches(body) && slices.Contains(storage.Listed(body), string(about.digest))
 }
 
 // withEvidence keeps the claims that the index gives that evidence, or all when
@@ -172,7 +195,7 @@ func (a *app) claimsAbout(ctx context.Context, text string) ([]claim, subject, e
 func withEvidence(claims []claim, evidence statement.Digest) []claim {
 	var chosen []claim
 	for _, c := range claims {
-		if c.evidence == string(evidence) {
+		if c.evidence.Digest == string(evidence) {
 			chosen = append(chosen, c)
 		}
 	}

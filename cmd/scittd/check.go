@@ -106,10 +106,19 @@ func check(ctx context.Context, p process, c Config) (err error) {
 	case c.embeddedRegistry():
 		ok("registry", "embedded, as %s", host)
 	default:
-		if _, err := remoteRegistry(c); err != nil {
+		if _, err := remoteRegistry(c, nil); err != nil {
 			return err
 		}
-		ok("registry", "%s (not asked: registrations never depend on it)", host)
+		if c.Registry.Front == beside {
+			ok("registry", "%s (not asked: registrations never depend on it)", host)
+			return nil
+		}
+		upstream, err := openUpstream(c, slog.New(slog.DiscardHandler))
+		if err != nil {
+			return err
+		}
+		upstream.Close()
+		ok("registry", "%s, %s of %s (not asked: registrations never depend on it)", host, c.Registry.Front, c.Registry.Host)
 	}
 	return nil
 }

@@ -23,7 +23,9 @@ import (
 	"go.yaml.in/yaml/v4"
 
 	"github.com/scittd/scittd/api"
+	"github.com/scittd/scittd/policy"
 	"github.com/scittd/scittd/statement"
+	"github.com/scittd/scittd/storage"
 )
 
 // Config is scittd's whole configuration. The help tags are its manual: they
@@ -51,6 +53,8 @@ type Config struct {
 	Memory         MemoryConfig  `yaml:"memory"`
 	Limits         LimitConfig   `yaml:"limits"`
 	Log            LogConfig     `yaml:"log"`
+
+	EvidenceDownload string `yaml:"evidence_download" help:"what GET /v1/entries/{id}/evidence does: redirect, to the registry, which judges the caller itself; stream: whoever sees a claim has its evidence from here, with this service's own credentials"`
 }
 
 // TLSConfig names the server certificate.
@@ -72,13 +76,30 @@ type DBConfig struct {
 	Migrate    string `yaml:"migrate" help:"at start: auto applies migrations, check refuses an old schema, off does neither"`
 }
 
-// RegistryConf says which registry claims are placed in.
+// RegistryConf says which registry claims are placed in, and where scittd
+// stands: beside it, in front of it, or behind a proxy that sends scittd its
+// own paths of it.
 type RegistryConf struct {
 	Host      string `yaml:"host" help:"external registry host[:port]; empty: the embedded registry, on the same port at /v2"`
 	Off       bool   `yaml:"off" help:"place nothing and serve no registry: claims are only in the ledger"`
 	PlainHTTP bool   `yaml:"plain_http" help:"speak plain HTTP to the external registry"`
-	CAFile    string `yaml:"ca_file" kind:"path" help:"further CA certificates for the external registry, PEM"`
+	CAFile    string `yaml:"ca_file" kind:"path" help:"CA certificates of the external registry, PEM, instead of the system's"`
 	Config    string `yaml:"config" kind:"path" help:"docker config with its credentials (default: ~/.docker/config.json and its helpers)"`
+	Quota     int64  `yaml:"quota" help:"embedded: bytes that clients may fill, beyond which pushes are answered 403 DENIED; what the service places counts, but is not held up; 0: no quota"`
+	FreeSpace int64  `yaml:"free_space" help:"embedded: bytes that its volume must have left, below which every push is answered 507"`
+	Archive   string `yaml:"archive" help:"repository of the registry that keeps the transparency artifact of everything placed once more, without a subject and tagged with the entry's ID: for registries that delete what refers to an image together with it; empty: none"`
+
+	Front         string   `yaml:"front" help:"where this stands with an external registry. beside: clients use the registry itself, and tokens of this service for /v2/<name>/_scitt. path-routed: a proxy sends /v2/_oci/ext/, /v2/_scitt/ and /v2/<name>/_scitt/ here and the rest to the registry. in-front: all of /v2 comes here and is passed on. With the last two the registry decides by its own credentials who may use a repository's _scitt"`
+	PublicHost    string   `yaml:"public_host" help:"host[:port] that images are named by (default: beside the registry, its host; otherwise that of url)"`
+	HostHeader    string   `yaml:"host_header" help:"Host that the registry is sent: client, the one that the client used; or registry, its own, which registries need that share an address with others"`
+	BlobRedirects string   `yaml:"blob_redirects" help:"in-front: pass redirects to a blob store on to clients, or follow them here for clients that cannot reach it; credentials never go there"`
+	TokenHosts    []string `yaml:"token_hosts" help:"hosts that may see the registry's credentials besides itself: of its token service, if that is elsewhere"`
+
+	Profiles  []string      `yaml:"profiles" help:"what is particular about a registry, a rule each, such as: registry.example like=harbor referrers=tags. Keys: like (acr, harbor, zot, distribution, ghcr, ecr, gitlab, quay, dockerhub, google, artifactory, digitalocean, alibaba, cloudsmith), referrers (auto, api, tags, off), config_media_type, index_platform, page_size, max_annotations, max_manifest, chunk_size, delete_scope"`
+	Reconcile time.Duration `yaml:"reconcile_every" help:"how often what the registry lists is held against the ledger, and what is missing is placed again; 0: never"`
+
+	PushThrough []string `yaml:"push_through" help:"what becomes of statements that clients push as referrers through this service (artifactType application/scitt-statement+cose), as MODE:PATTERN, the first that covers a repository decides: observe registers them, and notes those that the policy refuses; gate denies the push of those; off treats them like any other manifest. A pattern covers a repository and everything below, and * stands for any part of a segment (default observe:*)"`
+	Foreign     []string `yaml:"foreign" help:"what becomes of transparency artifacts that clients push, most likely copies from elsewhere, as MODE:PATTERN: pass stores them, deny does not, register stores them and registers the statement in them here, too (default pass:*)"`
 }
 
 // KeyConfig names key files; each key has one purpose.
@@ -105,6 +126,10 @@ type LimitConfig struct {
 	CallerBurst    int      `yaml:"caller_burst" help:"requests at once for one token"`
 	AddressRate    float64  `yaml:"address_rate" help:"requests a second for one address"`
 	AddressBurst   int      `yaml:"address_burst" help:"requests at once for one address"`
+	PushRate       float64  `yaml:"push_rate" help:"requests a second of one token that write to the registry; an image has dozens"`
+	PushBurst      int      `yaml:"push_burst" help:"such requests at once"`
+	PullRate       float64  `yaml:"pull_rate" help:"requests a second of one address that read from the embedded registry, 0: any number; a cluster may come from one"`
+	PullBurst      int      `yaml:"pull_burst" help:"such requests at once"`
 	InFlight       int      `yaml:"in_flight" help:"requests served at once, batches at most half of them; beyond, 503"`
 	TrustedProxies []string `yaml:"trusted_proxies" help:"address ranges whose X-Forwarded-For is believed"`
 }
@@ -122,12 +147,14 @@ type LogConfig struct {
 func defaults() Config {
 	open := api.DefaultLimits()
 	return Config{
-		Listen: "127.0.0.1:8080", RegisterWait: 10 * time.Second, Cadence: time.Second, Scrub: time.Hour,
+		Listen: "127.0.0.1:8080", RegisterWait: 10 * time.Second, Cadence: time.Second, Scrub: time.Hour, EvidenceDownload: redirected,
 		Database: DBConfig{Durability: "postgres", Migrate: "check"},
+		Registry: RegistryConf{Reconcile: 24 * time.Hour, Front: beside, HostHeader: "client", BlobRedirects: "pass", FreeSpace: 512 << 20},
 		Limits: LimitConfig{
 			Statement: open.Statement, Evidence: open.Evidence, StagingQuota: open.StagingQuota,
 			CallerRate: open.CallerRate, CallerBurst: open.CallerBurst,
 			AddressRate: open.AddressRate, AddressBurst: open.AddressBurst, InFlight: open.InFlight,
+			PushRate: open.PushRate, PushBurst: open.PushBurst, PullRate: open.PullRate, PullBurst: open.PullBurst,
 		},
 		Log: LogConfig{Level: "info", Format: "text"},
 	}
@@ -306,6 +333,10 @@ func (c *Config) complete() error {
 	}{
 		{"database.durability", c.Database.Durability, []string{"postgres", "managed"}},
 		{"database.migrate", c.Database.Migrate, []string{"auto", "check", "off"}},
+		{"evidence_download", c.EvidenceDownload, []string{redirected, streamed}},
+		{"registry.front", c.Registry.Front, []string{beside, pathRouted, inFront}},
+		{"registry.host_header", c.Registry.HostHeader, []string{"client", "registry"}},
+		{"registry.blob_redirects", c.Registry.BlobRedirects, []string{"pass", "follow"}},
 		{"log.level", c.Log.Level, []string{"debug", "info", "warn", "error"}},
 		{"log.format", c.Log.Format, []string{"text", "json"}},
 	} {
@@ -313,7 +344,66 @@ func (c *Config) complete() error {
 			return fmt.Errorf("%s: %q is none of %s", choice.path, choice.value, strings.Join(choice.of, ", "))
 		}
 	}
+	if err := c.Registry.check(); err != nil {
+		return err
+	}
+	if c.Limits.PullRate > 0 && !c.embeddedRegistry() {
+		return errors.New("limits.pull_rate: it is for the embedded registry: leave registry.host empty")
+	}
 	return c.Limits.check()
+}
+
+// Where scittd stands: RegistryConf.Front.
+const (
+	beside     = "beside"
+	pathRouted = "path-routed"
+	inFront    = "in-front"
+)
+
+// check refuses settings that would be without effect.
+func (r RegistryConf) check() error {
+	if _, err := storage.ProfileOf(r.Host, r.Profiles); err != nil {
+		return fmt.Errorf("registry.profiles: %w", err)
+	}
+	if r.Reconcile < 0 {
+		return fmt.Errorf("registry.reconcile_every: %v is negative", r.Reconcile)
+	}
+	external := r.Host != "" && !r.Off
+	for _, at := range []struct{ path, host string }{{"host", r.Host}, {"public_host", r.PublicHost}} {
+		if _, _, err := storage.Endpoint(at.host); err != nil && at.host != "" {
+			return fmt.Errorf("registry.%s: %w", at.path, err)
+		}
+	}
+	for _, host := range r.TokenHosts {
+		if _, _, err := storage.Endpoint(host); err != nil {
+			return fmt.Errorf("registry.token_hosts: %w", err)
+		}
+	}
+	if _, err := repositoryRules("registry.push_through", r.PushThrough, "", pushModes); err != nil {
+		return err
+	}
+	if _, err := repositoryRules("registry.foreign", r.Foreign, "", foreignModes); err != nil {
+		return err
+	}
+	switch {
+	case r.Quota < 0, r.FreeSpace < 0:
+		return errors.New("registry: quota and free_space are bytes, from 0 on")
+	case r.Quota > 0 && (external || r.Off):
+		return errors.New("registry.quota: it is for the embedded registry: leave registry.host empty")
+	case r.Archive != "" && (r.Off || !policy.ValidRepository(r.Archive)):
+		return fmt.Errorf("registry.archive: %q is no repository of a registry that claims are placed in", r.Archive)
+	case r.Front != beside && !external:
+		return fmt.Errorf("registry.front: %s needs an external registry: set registry.host", r.Front)
+	case r.Front == beside && r.HostHeader != "client":
+		return errors.New("registry.host_header: set registry.front: clients reach the registry by themselves")
+	case r.Front != inFront && r.BlobRedirects != "pass":
+		return errors.New("registry.blob_redirects: set registry.front to in-front: no blobs come by here")
+	case (r.Off || external && r.Front != inFront) && len(r.PushThrough)+len(r.Foreign) > 0:
+		return errors.New("registry: push_through and foreign are for what is pushed through here: set registry.front to in-front, or leave registry.host empty")
+	case !external && (r.PublicHost != "" || len(r.TokenHosts) > 0):
+		return errors.New("registry: public_host and token_hosts are for an external registry: set registry.host")
+	}
+	return nil
 }
 
 // check refuses limits that nothing could pass, and those that are no numbers.
@@ -336,6 +426,8 @@ func (l LimitConfig) check() error {
 	}{
 		{"caller_rate", l.CallerRate}, {"caller_burst", float64(l.CallerBurst)},
 		{"address_rate", l.AddressRate}, {"address_burst", float64(l.AddressBurst)}, {"in_flight", float64(l.InFlight)},
+		{"push_rate", l.PushRate}, {"push_burst", float64(l.PushBurst)},
+		{"pull_rate", l.PullRate}, {"pull_burst", float64(l.PullBurst)},
 	} {
 		if !(rate.value >= 0) || math.IsInf(rate.value, 1) {
 			return fmt.Errorf("limits.%s: %v is not a number from 0 on", rate.path, rate.value)
@@ -364,15 +456,19 @@ func (l LimitConfig) forAPI() api.Limits {
 		Statement: l.Statement, Evidence: l.Evidence, StagingQuota: l.StagingQuota,
 		CallerRate: l.CallerRate, CallerBurst: l.CallerBurst,
 		AddressRate: l.AddressRate, AddressBurst: l.AddressBurst, InFlight: l.InFlight,
+		PushRate: l.PushRate, PushBurst: l.PushBurst, PullRate: l.PullRate, PullBurst: l.PullBurst,
 	}
 }
 
-// registryHost is the host that deliveries name; "" places nothing.
+// registryHost is the host by which images are named, and deliveries with them;
+// "" places nothing.
 func (c *Config) registryHost() string {
 	switch {
 	case c.Registry.Off:
 		return ""
-	case c.Registry.Host != "":
+	case c.Registry.PublicHost != "":
+		return c.Registry.PublicHost
+	case c.Registry.Host != "" && c.Registry.Front == beside:
 		return c.Registry.Host
 	}
 	u, err := url.Parse(c.URL)

@@ -16,13 +16,24 @@ import (
 
 // samples are three valid values of each setting that takes no free text.
 var samples = map[string][3]string{
-	"url":                 {"https://a.example", "https://b.example", "https://c.example"},
-	"listen":              {"127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"},
-	"ops_listen":          {"127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"},
-	"database.durability": {"managed", "postgres", "managed"},
-	"database.migrate":    {"auto", "off", "check"},
-	"log.level":           {"debug", "warn", "error"},
-	"log.format":          {"json", "text", "json"},
+	"url":                     {"https://a.example", "https://b.example", "https://c.example"},
+	"listen":                  {"127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"},
+	"ops_listen":              {"127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"},
+	"database.durability":     {"managed", "postgres", "managed"},
+	"database.migrate":        {"auto", "off", "check"},
+	"log.level":               {"debug", "warn", "error"},
+	"log.format":              {"json", "text", "json"},
+	"evidence_download":       {"stream", "redirect", "stream"},
+	"registry.host":           {"r.example", "r.example:5000", "127.0.0.1:5000"},
+	"registry.archive":        {"archive/one", "archive/two", "archive/three"},
+	"registry.front":          {"in-front", "beside", "path-routed"},
+	"registry.public_host":    {"a.example", "a.example:1", "b.example"},
+	"registry.host_header":    {"registry", "client", "registry"},
+	"registry.blob_redirects": {"follow", "pass", "follow"},
+	"registry.token_hosts":    {"a.example", "b.example,c.example:1", "d.example"},
+	"registry.push_through":   {"gate:*", "off:*,gate:a", "observe:a/*"},
+	"registry.foreign":        {"deny:*", "pass:*,deny:a", "register:a"},
+	"registry.profiles":       {"a.example like=harbor", "b.example like=ecr", "c.example like=quay"},
 	"limits.trusted_proxies": {
 		"10.0.0.0/8", "fd00::/8,192.168.0.0/16", "127.0.0.1/32",
 	},
@@ -91,6 +102,10 @@ func TestFlagWinsOverEnvironmentOverFileForEverySetting(t *testing.T) {
 				beside = []string{"--tls-key=/srv/key"}
 			case "tls.key":
 				beside = []string{"--tls-cert=/srv/cert"}
+			case "registry.front", "registry.public_host", "registry.token_hosts":
+				beside = []string{"--registry-host=r.example"}
+			case "registry.host_header", "registry.blob_redirects":
+				beside = []string{"--registry-host=r.example", "--registry-front=in-front"}
 			case "limits.staging_quota":
 				beside = []string{"--limits-evidence=1"}
 			}
@@ -139,6 +154,25 @@ func TestConfigurationThatCannotBeMeantIsRefused(t *testing.T) {
 		{name: "unknown durability", args: []string{"--database-durability=none"}, want: "database.durability"},
 		{name: "unknown migration mode", args: []string{"--database-migrate=down"}, want: "database.migrate"},
 		{name: "unknown log level", args: []string{"--log-level=loud"}, want: "log.level"},
+		{name: "a registry that is a URL", args: []string{"--registry-host=https://registry.example"}, want: "registry.host: "},
+		{name: "unknown place of a front", args: []string{"--registry-front=behind"}, want: "registry.front: "},
+		{name: "in front of nothing", args: []string{"--registry-front=in-front"}, want: "set registry.host"},
+		{name: "behind the proxy of nothing", args: []string{"--registry-front=path-routed", "--registry-host=r.example", "--registry-off"}, want: "set registry.host"},
+		{name: "redirects followed for nobody", args: []string{"--registry-host=r.example", "--registry-front=path-routed", "--registry-blob-redirects=follow"}, want: "registry.blob_redirects: "},
+		{name: "a Host header without a front", args: []string{"--registry-host=r.example", "--registry-host-header=registry"}, want: "registry.host_header: "},
+		{name: "another name for the embedded registry", args: []string{"--registry-public-host=r.example"}, want: "public_host"},
+		{name: "a token host that is a URL", args: []string{"--registry-host=r.example", "--registry-token-hosts=https://auth.example"}, want: "registry.token_hosts: "},
+		{name: "a push mode that there is not", args: []string{"--registry-push-through=gate:prod,strict:*"}, want: "registry.push_through: "},
+		{name: "copies for no repository", args: []string{"--registry-foreign=deny"}, want: "registry.foreign: "},
+		{name: "a push mode for what is pushed past here", args: []string{"--registry-host=r.example", "--registry-push-through=gate:*"}, want: "push_through"},
+		{name: "copies behind a proxy", args: []string{"--registry-host=r.example", "--registry-front=path-routed", "--registry-foreign=deny:*"}, want: "foreign"},
+		{name: "a push mode for no registry", args: []string{"--registry-off", "--registry-push-through=gate:*"}, want: "push_through"},
+		{name: "a rate for pulls from somebody else", args: []string{"--registry-host=r.example", "--limits-pull-rate=1"}, want: "limits.pull_rate: "},
+		{name: "a quota for the registry of somebody else", args: []string{"--registry-host=r.example", "--registry-quota=1"}, want: "registry.quota: "},
+		{name: "an archive that is no repository", args: []string{"--registry-archive=Archive"}, want: "registry.archive: "},
+		{name: "an archive of nothing", args: []string{"--registry-archive=archive", "--registry-off"}, want: "registry.archive: "},
+		{name: "a profile that nobody knows", args: []string{"--registry-profiles=registry.example like=nobody"}, want: "registry.profiles: "},
+		{name: "a reconciliation in the past", args: []string{"--registry-reconcile-every=-1s"}, want: "registry.reconcile_every"},
 		{name: "statements of no size", args: []string{"--limits-statement=0"}, want: "limits.statement"},
 		{name: "statements that no parser takes", args: []string{"--limits-statement=1048577"}, want: "limits.statement"},
 		{name: "evidence over the quota", args: []string{"--limits-evidence=2", "--limits-staging-quota=1"}, want: "limits.evidence"},
@@ -209,6 +243,27 @@ func TestWrittenConfigurationReadsBackTheSame(t *testing.T) {
 		}
 		if want.Database.URL != "" {
 			want.Database.URLFile = ""
+		}
+		if want.Registry.Off {
+			want.Registry.Archive = ""
+		}
+		if r := &want.Registry; r.Host != "" || r.Off {
+			r.Quota = 0
+		}
+		if r := &want.Registry; r.Host == "" || r.Off {
+			r.Front, r.PublicHost, r.TokenHosts = beside, "", nil
+		}
+		if r := &want.Registry; r.Off || r.Host != "" && r.Front != inFront {
+			r.PushThrough, r.Foreign = nil, nil
+		}
+		if !want.embeddedRegistry() {
+			want.Limits.PullRate = 0
+		}
+		if want.Registry.Front == beside {
+			want.Registry.HostHeader = "client"
+		}
+		if want.Registry.Front != inFront {
+			want.Registry.BlobRedirects = "pass"
 		}
 		want.Cadence = max(want.Cadence, time.Second)
 		want.Limits.StagingQuota = max(want.Limits.StagingQuota, want.Limits.Evidence)

@@ -191,13 +191,9 @@ func asOperator(c Config, serviceURL, tokenFile string) (*operator, error) {
 	if serviceURL == "" {
 		serviceURL = c.URL
 	}
-	var token string
-	if tokenFile != "" {
-		text, err := readSecret(tokenFile)
-		if err != nil {
-			return nil, err
-		}
-		token = strings.TrimSpace(string(text))
+	token, err := readToken(tokenFile)
+	if err != nil {
+		return nil, err
 	}
 	pem, err := readSecret(c.Keys.Operator)
 	if err != nil {
@@ -212,6 +208,15 @@ func asOperator(c Config, serviceURL, tokenFile string) (*operator, error) {
 		return nil, err
 	}
 	return &operator{config: c, key: key, service: service}, nil
+}
+
+// readToken reads the token in file; "" has none.
+func readToken(file string) (string, error) {
+	if file == "" {
+		return "", nil
+	}
+	text, err := readSecret(file)
+	return strings.TrimSpace(string(text)), err
 }
 
 // register signs one of the service's own statements and registers it.

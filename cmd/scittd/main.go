@@ -53,7 +53,7 @@ func run(ctx context.Context, args []string, p process) int {
 		return fmt.Errorf("%w: %w\nTry:   %s --help", errUsage, err, cmd.CommandPath())
 	})
 	root.AddCommand(initCommand(p), serveCommand(p), devCommand(p), migrateCommand(p),
-		tokenCommand(p), policyCommand(p), keysCommand(p), logCommand(p), checkCommand(p), versionCommand(p))
+		tokenCommand(p), policyCommand(p), evidenceCommand(p), keysCommand(p), logCommand(p), outboxCommand(p), registryCommand(p), checkCommand(p), versionCommand(p))
 	err := root.ExecuteContext(ctx)
 	switch {
 	case err == nil:

@@ -201,7 +201,7 @@ func openMemoryTag(c Config) (*memoryInRegistry, error) {
 	}
 	c.Registry.PlainHTTP = c.Registry.PlainHTTP && host == c.Registry.Host
 	c.Registry.Host = host
-	registry, err := remoteRegistry(c)
+	registry, err := remoteRegistry(c, nil)
 	if err != nil {
 		return nil, err
 	}

@@ -138,8 +138,9 @@ func TestDatabaseAndFolderBelongTogether(t *testing.T) {
 	s.run("scittd", "migrate", "up", "--database-url", empty)
 	s.refused(2, []string{"not initialised", "scittd init"}, "scittd", "serve", "--dir", "service", "--database-url", empty)
 
-	// A database that cannot be reached: trying again may help.
-	s.refused(1, nil, "scittd", "serve", "--dir", "service", "--database-url", "postgres://scittd@"+freeAddress(t)+"/none")
+	// A database that cannot be reached, and no registry to serve meanwhile: trying
+	// again may help.
+	s.refused(1, nil, "scittd", "serve", "--dir", "service", "--registry-off", "--database-url", "postgres://scittd@"+freeAddress(t)+"/none")
 
 	// The URL with its password may be in a file, for its owner alone.
 	s.write("url", dsn+"\n")

@@ -73,7 +73,11 @@ func (s *service) refresh(ctx context.Context) {
 }
 
 // metrics shows the ledger's figures in Prometheus' text format, version 0.0.4.
-func (s *service) metrics(w http.ResponseWriter, _ *http.Request) {
+func (s *service) metrics(w http.ResponseWriter, r *http.Request) {
+	if s.api.Load() == nil {
+		http.Error(w, "the database is away", http.StatusServiceUnavailable)
+		return
+	}
 	w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
 	now := s.ledger.Stats()
 	halted := uint64(0)
@@ -96,4 +100,5 @@ func (s *service) metrics(w http.ResponseWriter, _ *http.Request) {
 	} {
 		fmt.Fprintf(w, "# HELP %s %s\n# TYPE %s %s\n%s %d\n", m.name, m.help, m.name, m.kind, m.name, m.value)
 	}
+	s.outboxMetrics(r.Context(), w)
 }

@@ -13,7 +13,7 @@ import (
 )
 
 // The scripts run the real binaries, each in a folder of its own. $LISTEN is a
-// free loopback address, $URL the service there.
+// free loopback address, $URL the service there, $HOST the host that dev names it by.
 func TestScripts(t *testing.T) {
 	t.Parallel()
 	testscript.Run(t, testscript.Params{
@@ -25,6 +25,7 @@ func TestScripts(t *testing.T) {
 			e.Setenv("HOME", e.WorkDir)
 			e.Setenv("LISTEN", listen)
 			e.Setenv("URL", "http://"+listen)
+			e.Setenv("HOST", "localhost"+listen[strings.LastIndex(listen, ":"):])
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){"refused": refusedCmd, "listening": listeningCmd},

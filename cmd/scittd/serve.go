@@ -161,31 +161,7 @@ func (s *service) run(ctx context.Context, c Config, listener net.Listener) erro
 			return errors.Join(err, listener.Close(), s.close(ctx))
 		}
 	}
-	work, stopWork := context.WithCancel(context.WithoutCancel(ctx))
 	var background sync.WaitGroup
-	if s.courier != nil {
-		background.Go(func() { s.courier.Run(work) })
-	}
-	if s.public != nil {
-		background.Go(func() { s.public.Run(work) })
-	}
-	if !c.ReadOnly {
-		background.Go(func() { s.sweep(work) })
-	}
-	if s.outside != nil {
-		background.Go(func() { s.outside.guard.Run(work) })
-		if c.Scrub > 0 {
-			background.Go(func() { s.scrub(work, c.Scrub) })
-		}
-	}
-	background.Go(func() { s.refresh(work) })
-	witnessed, stopCosigner := context.WithCancel(context.WithoutCancel(ctx))
-	defer stopCosigner()
-	var cosigning sync.WaitGroup
-	if s.cosigner != nil {
-		cosigning.Go(func() { s.cosigner.Run(witnessed) })
-	}
-
 	server := s.server(s.handler)
 	failed := make(chan error, 2)
 	background.Go(func() { failed <- server.Serve(listener) })
@@ -193,11 +169,28 @@ func (s *service) run(ctx context.Context, c Config, listener net.Listener) erro
 	if ops != nil {
 		background.Go(func() { failed <- operations.Serve(ops) })
 	}
-	s.log.Info("serving", "url", c.URL, "listen", listener.Addr().String(), "size", s.size(ctx), "policy", s.ledger.Policy().Entry)
+
+	work, stopWork := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopWork()
+	witnessed, stopCosigner := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopCosigner()
+	var cosigning sync.WaitGroup
 	var err error
-	select {
-	case <-ctx.Done():
-	case err = <-failed:
+	if s.waits != nil {
+		err = s.await(ctx, c, failed)
+	}
+	if s.api.Load() != nil {
+		s.begin(work, c, &background)
+		if s.cosigner != nil {
+			cosigning.Go(func() { s.cosigner.Run(witnessed) })
+		}
+		s.log.Info("serving", "url", c.URL, "listen", listener.Addr().String(), "size", s.size(ctx), "policy", s.ledger.Policy().Entry)
+	}
+	if err == nil {
+		select {
+		case <-ctx.Done():
+		case err = <-failed:
+		}
 	}
 
 	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTime)
@@ -205,7 +198,9 @@ func (s *service) run(ctx context.Context, c Config, listener net.Listener) erro
 	err = errors.Join(err, s.drain(stop, server))
 	// What was answered 202 may still be committed; memories, bucket and witnesses
 	// are to hear of it.
-	err = errors.Join(err, s.ledger.Close(stop))
+	if s.ledger != nil {
+		err = errors.Join(err, s.ledger.Close(stop))
+	}
 	if ops != nil {
 		err = errors.Join(err, operations.Close())
 	}
@@ -218,9 +213,39 @@ func (s *service) run(ctx context.Context, c Config, listener net.Listener) erro
 	return err
 }
 
+// begin starts what works on the log beside its callers.
+func (s *service) begin(work context.Context, c Config, background *sync.WaitGroup) {
+	if s.courier != nil {
+		background.Go(func() { s.courier.Run(work) })
+	}
+	if s.courier != nil && c.Registry.Reconcile > 0 {
+		background.Go(func() { s.reconcile(work, c) })
+	}
+	if s.public != nil {
+		background.Go(func() { s.public.Run(work) })
+	}
+	if custodian := s.custodian.Load(); custodian != nil && s.courier != nil {
+		background.Go(func() { custodian.Run(work) })
+	}
+	if !c.ReadOnly {
+		background.Go(func() { s.sweep(work) })
+	}
+	if s.outside != nil {
+		background.Go(func() { s.outside.guard.Run(work) })
+		if c.Scrub > 0 {
+			background.Go(func() { s.scrub(work, c.Scrub) })
+		}
+	}
+	background.Go(func() { s.refresh(work) })
+}
+
 // server is an HTTP server that logs as the service does.
 func (s *service) server(h http.Handler) *http.Server {
 	server := api.NewServer(h)
+	server.Protocols = new(http.Protocols)
+	server.Protocols.SetHTTP1(true)
+	server.Protocols.SetHTTP2(true)
+	server.Protocols.SetUnencryptedHTTP2(true) // for proxies that end TLS
 	server.ErrorLog = slog.NewLogLogger(s.log.Handler(), slog.LevelWarn)
 	return server
 }

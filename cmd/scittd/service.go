@@ -6,10 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"net/http"
 	"os"
 	"path/filepath"
-	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/scittd/scittd/api"
@@ -35,6 +36,11 @@ type database interface {
 	ledger.Staging
 	ledger.Tokens
 	ledger.Leases
+	ledger.Backlog
+	ledger.Evidences
+	ledger.Claims
+	ledger.Refusals
+	ledger.Projection
 	ledger.Audit
 }
 
@@ -112,18 +118,31 @@ func openCheckpointKey(c Config) (crypto.Signer, error) {
 // service is one running scittd: what serve and dev start and stop.
 type service struct {
 	log      *slog.Logger
+	handler  http.Handler
+	registry *embedded.Registry // nil unless embedded
+	upstream *front.Upstream    // nil unless scittd is in front of a registry, or behind its proxy
+	remote   *storage.Remote    // nil unless there is an external registry
+	known    known              // of that registry, while the log is open
+	owner    string             // this process, in leases
+	waits    error              // why the log is not open yet; nil: it is
+
+	// What follows is there once api is.
+	api      atomic.Pointer[api.API]
 	db       database
 	ledger   *ledger.Ledger
-	registry *embedded.Registry   // nil unless embedded
 	courier  *registrar.Courier   // nil when nothing is placed
 	public   *publiclog.Publisher // nil unless configured
 	cosigner *witness.Cosigner    // nil unless configured
 	outside  *outside             // nil for readers
-	handler  http.Handler
+
+	custodian atomic.Pointer[registrar.Custodian] // there before api is
+	pushes    atomic.Pointer[pushes]              // likewise
 }
 
 // openService opens every part and wires them. openWrites lets anonymous
-// callers write; only dev on loopback asks for that.
+// callers write; only dev on loopback asks for that. A service that has a
+// registry to serve starts without its database, too, if that is only away: see
+// await.
 func openService(ctx context.Context, c Config, log *slog.Logger, openWrites bool) (_ *service, err error) {
 	s := &service{log: log}
 	defer func() {
@@ -131,52 +150,65 @@ func openService(ctx context.Context, c Config, log *slog.Logger, openWrites boo
 			s.close(context.WithoutCancel(ctx))
 		}
 	}()
-	if c.ReadOnly {
-		if err = s.openReader(ctx, c); err != nil {
+	if err = s.openLog(ctx, c); err != nil && !(errors.Is(err, ledger.ErrUnavailable) && c.servesRegistry()) {
+		return nil, err
+	}
+	if s.waits = err; err != nil {
+		if err = s.closeLog(ctx); err != nil {
 			return nil, err
 		}
-		return s, s.openHandler(c, openWrites)
-	}
-	issuer, err := openIssuer(c)
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", errConfig, err)
-	}
-	checkpoint, err := openCheckpointKey(c)
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", errConfig, err)
-	}
-	if s.db, err = openDatabase(ctx, c); err != nil {
-		return nil, err
-	}
-	if s.outside, err = openOutside(c, checkpoint, log); err != nil {
-		return nil, err
-	}
-	if s.ledger, err = openLedger(ctx, c, s.db, issuer, checkpoint, s.outside.remember, log); err != nil {
-		return nil, err
-	}
-	if err = s.outside.check(ctx, s.ledger); err != nil {
-		return nil, err
-	}
-	if err = s.outside.begin(ctx); err != nil {
-		return nil, err
-	}
-	if err = s.openCosigner(c, checkpoint); err != nil {
-		return nil, err
-	}
-	if err = s.openPublisher(c); err != nil {
-		return nil, err
 	}
 	if err = s.openRegistry(c); err != nil {
 		return nil, err
 	}
-	return s, s.openHandler(c, openWrites)
+	if err = s.openFront(c); err != nil {
+		return nil, err
+	}
+	if s.waits == nil {
+		err = s.openAPI(c, openWrites)
+	}
+	return s, err
+}
+
+// openLog opens the log and what keeps watch over it.
+func (s *service) openLog(ctx context.Context, c Config) error {
+	if c.ReadOnly {
+		return s.openReader(ctx, c)
+	}
+	issuer, err := openIssuer(c)
+	if err != nil {
+		return fmt.Errorf("%w: %w", errConfig, err)
+	}
+	checkpoint, err := openCheckpointKey(c)
+	if err != nil {
+		return fmt.Errorf("%w: %w", errConfig, err)
+	}
+	if s.db, err = openDatabase(ctx, c); err != nil {
+		return err
+	}
+	if s.outside, err = openOutside(c, checkpoint, s.log); err != nil {
+		return err
+	}
+	if s.ledger, err = openLedger(ctx, c, s.db, issuer, checkpoint, s.outside.remember, s.log); err != nil {
+		return err
+	}
+	if err = s.outside.check(ctx, s.ledger); err != nil {
+		return err
+	}
+	if err = s.outside.begin(ctx); err != nil {
+		return err
+	}
+	if err = s.openCosigner(c, checkpoint); err != nil {
+		return err
+	}
+	return s.openPublisher(c)
 }
 
 // openLedger opens the log for a service, and refuses to continue it under a
 // configuration that it contradicts.
 func openLedger(ctx context.Context, c Config, db database, issuer *receipts.Issuer, checkpoint crypto.Signer, remember func(context.Context, ledger.Head) error, log *slog.Logger) (*ledger.Ledger, error) {
 	l, err := ledger.Open(ctx, db, ledger.Options{
-		Issuer: issuer, Checkpoint: checkpoint, Cadence: c.Cadence, Registry: c.registryHost(), Log: log, Remember: remember,
+		Issuer: issuer, Checkpoint: checkpoint, Cadence: c.Cadence, Registry: c.registryHost(), Archive: c.Registry.Archive, Log: log, Remember: remember,
 	})
 	switch {
 	case errors.Is(err, ledger.ErrEmpty):
@@ -209,46 +241,56 @@ func (s *service) openPublisher(c Config) (err error) {
 	return nil
 }
 
-// openRegistry opens the registry that claims are placed in, and its Courier.
-func (s *service) openRegistry(c Config) error {
-	if c.registryHost() == "" {
-		return nil
-	}
-	var target storage.Registry
-	lease := time.Minute
-	if c.embeddedRegistry() {
-		registry, err := embedded.Open(filepath.Join(c.Data.Dir, "registry"))
-		if err != nil {
+// openRegistry opens the registry that this process keeps, or that it stands
+// before. It needs no log.
+func (s *service) openRegistry(c Config) (err error) {
+	switch {
+	case c.embeddedRegistry() && c.ReadOnly: // it is kept by another process
+	case c.embeddedRegistry():
+		if s.registry, err = embedded.Open(filepath.Join(c.Data.Dir, "registry")); err != nil {
 			return err
 		}
-		registry.LogTo(s.log)
-		s.registry, target = registry, registry
-		lease = 5 * time.Second // one process: nobody else could take over sooner
-	} else {
-		remote, err := remoteRegistry(c)
-		if err != nil {
-			return err
-		}
-		target = remote
+		s.registry.LogTo(s.log)
+		s.registry.Limit(embedded.Limits{Quota: c.Registry.Quota, FreeSpace: c.Registry.FreeSpace})
+	case c.Registry.Front != beside && !c.Registry.Off:
+		s.upstream, err = openUpstream(c, s.log)
 	}
-	host := c.registryHost()
+	if err == nil && c.Registry.Host != "" && !c.Registry.Off && (!c.ReadOnly || c.Registry.Front == inFront) {
+		err = s.openRemote(c)
+	}
+	return err
+}
+
+// openCourier prepares placing claims in the registry.
+func (s *service) openCourier(c Config) error {
 	owner, err := os.Hostname()
 	if err != nil {
 		return err
 	}
-	s.courier = registrar.NewCourier(s.ledger, s.db, func(h string) (storage.Registry, error) {
-		if h != host {
-			return nil, fmt.Errorf("registry %s is not configured here (only %s is)", h, host)
-		}
-		return target, nil
-	}, registrar.CourierOptions{Owner: fmt.Sprintf("%s/%d", owner, os.Getpid()), Lease: lease, Log: s.log})
+	// In containers neither name nor number tells two processes apart.
+	owner = fmt.Sprintf("%s/%d/%08x", owner, os.Getpid(), rand.Uint32())
+	if c.registryHost() == "" || c.ReadOnly {
+		s.openCustodian(c, nil, owner)
+		return nil
+	}
+	var target storage.Registry = s.registry
+	lease := 5 * time.Second // one process: nobody else could take over sooner
+	if s.registry == nil {
+		target, lease = s.remote, time.Minute
+	}
+	find := findRegistry(c, target)
+	s.owner = owner
+	s.openCustodian(c, find, owner)
+	s.courier = registrar.NewCourier(s.ledger, s.db, find, registrar.CourierOptions{
+		Owner: owner, Lease: lease, Log: s.log, Custodian: s.custodian.Load(), Gone: s.custodian.Load().Gone,
+	})
 	return nil
 }
 
-func remoteRegistry(c Config) (*storage.Remote, error) {
+func remoteRegistry(c Config, memo storage.Memo) (*storage.Remote, error) {
 	r, err := storage.OpenRemote(c.Registry.Host, storage.RemoteOptions{
 		PlainHTTP: c.Registry.PlainHTTP || storage.PlainHTTP(c.Registry.Host), CAFile: c.Registry.CAFile, DockerConfig: c.Registry.Config,
-		UserAgent: "scittd/" + version(),
+		TokenHosts: c.Registry.TokenHosts, UserAgent: "scittd/" + version(), Profiles: c.Registry.Profiles, Memo: memo,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("%w: registry: %w", errConfig, err)
@@ -256,49 +298,62 @@ func remoteRegistry(c Config) (*storage.Remote, error) {
 	return r, nil
 }
 
-// openHandler builds the one public handler: /v2 is the front's, the rest the API's.
-func (s *service) openHandler(c Config, openWrites bool) error {
+// openAPI opens what needs the log, and lets callers to it.
+func (s *service) openAPI(c Config, openWrites bool) error {
 	proxies, err := c.Limits.proxies()
 	if err != nil {
 		return fmt.Errorf("%w: %w", errConfig, err)
+	}
+	s.known.open(s.db)
+	if err := s.openCourier(c); err != nil {
+		return err
 	}
 	wake := func() {}
 	if s.courier != nil {
 		wake = s.courier.Wake
 	}
+	r := registrar.New(s.ledger, registrar.Options{
+		Registry: c.registryHost(), Staging: s.db, Wake: wake, Log: s.log,
+	})
 	a := api.New(api.Config{
-		Ledger: s.ledger,
-		Registrar: registrar.New(s.ledger, registrar.Options{
-			Registry: c.registryHost(), Wake: wake, Log: s.log,
-		}),
-		Staging: s.db, Tokens: s.db, ReadOnly: c.ReadOnly, OpenWrites: openWrites,
-		PublicURL: c.URL, Registry: c.registryHost(), RegisterWait: c.RegisterWait, Limits: c.Limits.forAPI(),
+		Ledger: s.ledger, Registrar: r, Judge: r, Refusals: s.db,
+		Staging: s.db, Tokens: s.db, ReadOnly: c.ReadOnly, OpenWrites: openWrites, Custodian: s.custodian.Load(),
+		OpenPulls:    c.embeddedRegistry(),
+		EvidenceHere: openWrites || c.embeddedRegistry() || c.EvidenceDownload == streamed,
+		PublicURL:    c.URL, Registry: c.registryHost(), RegisterWait: c.RegisterWait, Limits: c.Limits.forAPI(),
 		TrustedProxies: proxies, Log: s.log, Ready: s.ledger.Ready, Witnesses: s.witnesses(),
 	})
-	var backend http.Handler
-	if s.registry != nil {
-		backend = s.registry.Handler()
+	p := &pushes{
+		ledger: s.ledger, registrar: r, refusals: s.db, api: a, readOnly: c.ReadOnly, placed: s.courier != nil, wait: c.RegisterWait,
 	}
-	v2 := front.New(front.Config{
-		Backend: backend, Extension: a.Extension, ExtensionEndpoints: extensionEndpoints,
-		Authorize: authorizer(a), PublicURL: c.URL, Log: s.log,
-	})
-	s.handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path == "/v2" || strings.HasPrefix(r.URL.Path, "/v2/") {
-			v2.ServeHTTP(w, r)
-			return
-		}
-		a.ServeHTTP(w, r)
-	})
+	if s.upstream != nil {
+		p.host = c.Registry.Host
+	}
+	s.pushes.Store(p)
+	s.api.Store(a)
 	return nil
 }
 
-// extensionEndpoints are what discovery lists of _scitt.
-var extensionEndpoints = []front.Endpoint{{Path: "entries/register", InRepository: true}}
-
-// close stops what openService started: the database last, for the ledger writes to it.
+// close stops what openService started.
 func (s *service) close(ctx context.Context) error {
+	err := s.closeLog(ctx)
+	if s.registry != nil {
+		err = errors.Join(err, s.registry.Close())
+	}
+	if s.upstream != nil {
+		s.upstream.Close()
+	}
+	if s.remote != nil {
+		s.remote.Close()
+	}
+	return err
+}
+
+// closeLog undoes openLog, however far that came: the database last, for the
+// ledger writes to it.
+func (s *service) closeLog(ctx context.Context) error {
 	var err error
+	s.known.close()
 	if s.public != nil {
 		err = errors.Join(err, s.public.Close())
 	}
@@ -306,28 +361,9 @@ func (s *service) close(ctx context.Context) error {
 		err = errors.Join(err, s.ledger.Close(ctx))
 	}
 	err = errors.Join(err, s.outside.close())
-	if s.registry != nil {
-		err = errors.Join(err, s.registry.Close())
-	}
 	if s.db != nil {
 		err = errors.Join(err, s.db.Close())
 	}
+	s.public, s.ledger, s.db, s.outside, s.cosigner = nil, nil, nil, nil, nil
 	return err
-}
-
-// authorizer lets the front ask the API who a caller is, in the registry's terms.
-func authorizer(a *api.API) func(r *http.Request, repository string, write bool) error {
-	return func(r *http.Request, _ string, write bool) error {
-		err := a.Authorize(r, write)
-		limited := (*api.RateLimited)(nil)
-		switch {
-		case errors.As(err, &limited):
-			return &front.RateLimited{After: limited.After}
-		case errors.Is(err, api.ErrUnauthenticated):
-			return front.ErrUnauthenticated
-		case errors.Is(err, api.ErrForbidden):
-			return front.ErrDenied
-		}
-		return err
-	}
 }

@@ -29,7 +29,8 @@ func tokenCreate(p process) *cobra.Command {
 		Short: "Create a token and print it once",
 		Long: `Create a token and print it once; only its SHA-256 is kept. Scopes: publish
 (register statements, stage evidence, push to the registry), read (see private
-entries too). On /v2 the token is the password; any user name will do.`,
+entries too), purge (declare evidence purged). On /v2 the token is the password;
+any user name will do.`,
 		Example: "  scittd token create ci --scope publish --expires 2160h",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -48,7 +49,7 @@ entries too). On /v2 the token is the password; any user name will do.`,
 			})
 		},
 	}
-	cmd.Flags().StringVar(&scopes, "scope", "", "publish, read or publish,read (required)")
+	cmd.Flags().StringVar(&scopes, "scope", "", "publish, read, purge, or several with commas (required)")
 	cmd.Flags().DurationVar(&expires, "expires", 0, "how long it is valid, such as 720h (required)")
 	addLocationFlags(cmd, &dir, &file)
 	return cmd
@@ -59,6 +60,9 @@ type newSecretToken struct {
 	ledger.Token
 	secret string
 }
+
+// tokenPrefix tells a token of this service from a registry's credentials.
+const tokenPrefix = "scitt_"
 
 // newToken makes a token with 32 random bytes.
 func newToken(name string, scopes []string, expires time.Duration, now time.Time) (newSecretToken, error) {
@@ -76,7 +80,7 @@ func newToken(name string, scopes []string, expires time.Duration, now time.Time
 	if _, err := rand.Read(random); err != nil {
 		return newSecretToken{}, err
 	}
-	secret := "scitt_" + base64.RawURLEncoding.EncodeToString(random[:32])
+	secret := tokenPrefix + base64.RawURLEncoding.EncodeToString(random[:32])
 	return newSecretToken{secret: secret, Token: ledger.Token{
 		ID: hex.EncodeToString(random[32:]), Name: name, Hash: sha256.Sum256([]byte(secret)), Scopes: scopes,
 		Created: now.Truncate(time.Second), Expires: now.Add(expires).Truncate(time.Second),
