@@ -112,7 +112,7 @@ type tesseraRegistrar struct {
 
 var _ api.Registrar = (*tesseraRegistrar)(nil)
 
-func (p *tesseraRegistrar) Register(ctx context.Context, body []byte, _, _ string, _ ledger.Scope) (ledger.Registered, error) {
+func (p *tesseraRegistrar) Register(ctx context.Context, body []byte, _ ledger.Circumstances) (ledger.Registered, error) {
 	s, err := statement.Parse(body)
 	if err != nil {
 		return ledger.Registered{}, err
