@@ -285,7 +285,8 @@ func TestManyEndWithTheContext(t *testing.T) {
 	told := 0
 	d.RegisterAll(ctx, slices.Values(signed), func(n int, r client.Registration, err error) {
 		told++
-		if !errors.Is(err, context.Canceled) {
+		answered := n == 0 && err == nil // it may have come before the end was noticed
+		if !answered && !errors.Is(err, context.Canceled) {
 			t.Errorf("statement %d: %v", n, err)
 		}
 	})
