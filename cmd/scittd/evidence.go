@@ -155,14 +155,25 @@ func (o *purging) run(ctx context.Context, p process, c Config, args []string, d
 		return err
 	}
 	var bytes int64
+	inside := 0
 	table := tabwriter.NewWriter(p.stdout, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(table, "ENTRY\tEVIDENCE\tBYTES\tTYPE\tPLACES\tSHARED BY\tRULE")
 	for _, g := range goes {
 		bytes += g.size
+		attached, err := isAttached(ctx, l, g.entry.ID)
+		if err != nil {
+			return err
+		}
+		if attached {
+			inside++
+		}
 		fmt.Fprintf(table, "%s\t%s\t%d\t%s\t%d\t%d\t%s\n", g.entry.ID, g.entry.Evidence, g.size, g.entry.MediaType, len(g.places), g.more, g.rule)
 	}
 	if err := table.Flush(); err != nil {
 		return err
+	}
+	if inside > 0 {
+		fmt.Fprintf(p.stderr, "warning: %d of them lie inside their statements, too, which the log keeps and shows: what may have to go is signed with --hash-envelope always\n", inside)
 	}
 	if o.dryRun {
 		fmt.Fprintf(p.stdout, "Would purge  %d pieces of evidence, %d bytes\n", len(goes), bytes)
@@ -181,6 +192,19 @@ func (o *purging) run(ctx context.Context, p process, c Config, args []string, d
 		return fmt.Errorf("it is purged, but not recorded on the log: %w\nTry:   scittd evidence record", err)
 	}
 	return nil
+}
+
+// isAttached says whether an entry's statement carries its evidence.
+func isAttached(ctx context.Context, l *ledger.Ledger, id statement.ID) (bool, error) {
+	record, err := l.Record(ctx, id, ledger.All)
+	if err != nil {
+		return false, err
+	}
+	s, err := statement.Parse(record.Canonical)
+	if err != nil {
+		return false, fmt.Errorf("read entry %s back: %w", id, err)
+	}
+	return s.Envelope == nil && s.Payload != nil, nil
 }
 
 // operatorName is who purges by the command line, as far as it says.
