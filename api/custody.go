@@ -221,7 +221,7 @@ func (a *API) held(w http.ResponseWriter, r *http.Request, c Caller, claim ledge
 	if err != nil {
 		return fmt.Errorf("read entry %s back: %w", claim.ID, err)
 	}
-	if s.Envelope == nil && s.Payload != nil {
+	if s.Attached() {
 		return sendEvidence(w, r, c, claim.Entry, bytes.NewReader(s.Payload), int64(len(s.Payload)))
 	}
 	if a.Staging == nil || !a.EvidenceHere && c.anonymous() {

@@ -117,6 +117,10 @@ func (s *Statement) Protected() []byte { return s.protected }
 // Detached says whether the payload was left out of the message.
 func (s *Statement) Detached() bool { return s.Payload == nil }
 
+// Attached says that the payload is the evidence itself, and inside the statement:
+// neither a hash of it nor left out.
+func (s *Statement) Attached() bool { return s.Envelope == nil && !s.Detached() }
+
 // Verifiable says whether the payload is at hand: attached, or given by
 // WithPayload.
 func (s *Statement) Verifiable() bool {

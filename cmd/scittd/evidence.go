@@ -204,7 +204,7 @@ func isAttached(ctx context.Context, l *ledger.Ledger, id statement.ID) (bool, e
 	if err != nil {
 		return false, fmt.Errorf("read entry %s back: %w", id, err)
 	}
-	return s.Envelope == nil && s.Payload != nil, nil
+	return s.Attached(), nil
 }
 
 // operatorName is who purges by the command line, as far as it says.

@@ -24,7 +24,7 @@ import (
 // The digest of a detached one has to be known to s.
 func Evidence(s *statement.Statement) storage.Evidence {
 	e := storage.Evidence{Digest: string(s.Evidence()), MediaType: s.MediaType()}
-	if s.Envelope == nil && !s.Detached() {
+	if s.Attached() {
 		e.Open = func() (io.ReadCloser, int64, error) {
 			return io.NopCloser(bytes.NewReader(s.Payload)), int64(len(s.Payload)), nil
 		}

@@ -111,7 +111,7 @@ func (c *Custodian) Purge(ctx context.Context, id statement.ID, scope ledger.Sco
 	m := ledger.Marking{
 		Evidence: []statement.Digest{record.Evidence}, State: ledger.EvidencePurged, At: c.o.Clock(), Who: who, Why: why,
 	}
-	if s, err := statement.Parse(record.Canonical); err == nil && s.Envelope == nil && s.Payload != nil {
+	if s, err := statement.Parse(record.Canonical); err == nil && s.Attached() {
 		m.Size = int64(len(s.Payload))
 	}
 	return c.mark(ctx, m)
