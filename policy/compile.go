@@ -21,10 +21,11 @@ const maxPattern = 1024
 // rule is an Issuer made ready to judge by.
 type rule struct {
 	Issuer
-	path    string         // "issuers[1]"
+	path    string         // "issuers[1]", or its name
 	pattern *regexp.Regexp // nil unless Pattern is set
-	key     *pinned        // one of key and certs is set
-	certs   *authority
+	by      source
+	key     *pinned    // of by, when that is a pinned key
+	certs   *authority // of by, when that is certificates
 	private bool
 }
 
@@ -51,7 +52,7 @@ func New(d Document) (*Policy, error) {
 		p.Subjects = []statement.Extractor{}
 	}
 	for _, step := range []func() error{
-		p.checkHead, p.compileOperators, p.compileIssuers, p.checkKeyIDs, p.checkNames, p.compileDeny, p.checkSubjects, p.checkRest,
+		p.checkHead, p.compileOperators, p.compileIssuers, p.checkKeyIDs, p.checkNames, p.compileDeny, p.checkSubjects, p.checkRest, p.nameRules,
 	} {
 		if err := step(); err != nil {
 			return nil, err
@@ -124,12 +125,7 @@ func (p *Policy) compileIssuer(r *rule) (err error) {
 	} else if !printable(r.Iss) || utf8.RuneCountInString(r.Iss) > statement.MaxIssuer {
 		return wrong(r.path+".iss", "%s is not printable text of at most %d characters", quote(r.Iss), statement.MaxIssuer)
 	}
-	if r.Key != nil {
-		r.key, err = pin(r.path, *r.Key, r.Kid)
-	} else {
-		r.certs, err = newAuthority(r.path, r.Issuer)
-	}
-	if err != nil {
+	if r.by, err = newSource(r); err != nil {
 		return err
 	}
 	for i, t := range r.MediaTypes {
@@ -187,6 +183,31 @@ func checkMediaType(t string) error {
 	}
 	return nil
 }
+
+// nameRules is the last step: until then a rule is called by its place, which
+// is where its errors are.
+func (p *Policy) nameRules() error {
+	seen := map[string]bool{}
+	for _, r := range p.rules {
+		switch {
+		case r.Name == "":
+			continue
+		case !ruleName.MatchString(r.Name) || len(r.Name) > 64:
+			return wrong(r.path+".name", "%s; want lower-case letters, digits and single hyphens, at most 64", quote(r.Name))
+		case seen[r.Name]:
+			return wrong(r.path+".name", "%s is also that of another issuer", r.Name)
+		}
+		seen[r.Name] = true
+		r.path = r.Name
+		if r.key != nil {
+			r.key.path = r.Name
+		}
+	}
+	return nil
+}
+
+// ruleName never looks like a place.
+var ruleName = regexp.MustCompile(`^[a-z0-9]+(-[a-z0-9]+)*$`)
 
 // checkKeyIDs: an issuer's kid names one key. Several rules may name the same.
 func (p *Policy) checkKeyIDs() error {

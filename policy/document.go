@@ -54,6 +54,8 @@ type Operator struct {
 // have several rules, to rotate keys or to treat media types differently; the
 // first one that fits decides. A rule with iss hides every pattern for that iss.
 type Issuer struct {
+	Name string `json:"name,omitempty" yaml:"name"` // what answers and entries call this rule; absent: its place, as "issuers[1]"
+
 	Iss     string `json:"iss,omitempty" yaml:"iss"`         // exact; or
 	Pattern string `json:"pattern,omitempty" yaml:"pattern"` // anchored RE2 expression, for x509 only
 

@@ -3,6 +3,7 @@ package policy
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"os"
 	"reflect"
 	"strings"
@@ -373,4 +374,33 @@ func FuzzParse(f *testing.F) {
 		p.Lint()
 		p.AllowsAnyIssuer()
 	})
+}
+
+func TestARuleIsCalledByItsName(t *testing.T) {
+	key := newKey(t)
+	named := func(names ...string) Document {
+		d := Defaults()
+		d.Operators = []Operator{{Key: Key{Public: newKey(t).Public()}}}
+		for i, name := range names {
+			d.Issuers = append(d.Issuers, Issuer{Name: name, Iss: fmt.Sprintf("https://%d.example", i), Key: &Key{Public: key.Public()}})
+		}
+		return d
+	}
+	p, err := New(named("release-2026", ""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p.rules[0].at() != "release-2026.key" || p.rules[1].at() != "issuers[1].key" {
+		t.Errorf("rules are called %s and %s", p.rules[0].at(), p.rules[1].at())
+	}
+	for name, d := range map[string]Document{
+		"issuers[0].name: \"Release\"":    named("Release"),
+		"issuers[0].name: \"a--b\"":       named("a--b"),
+		"issuers[0].name: \"issuers[1]\"": named("issuers[1]"),
+		"issuers[1].name: twin is also":   named("twin", "twin"),
+	} {
+		if _, err := New(d); err == nil || !strings.Contains(err.Error(), name) {
+			t.Errorf("want an error with %s, got %v", name, err)
+		}
+	}
 }

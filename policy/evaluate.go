@@ -27,14 +27,15 @@ func (w *window) narrow(from, to time.Time) {
 }
 
 // Evaluate judges s at time now. It is a function of s with its chain, p and
-// now: no clock, no network, and what it remembers between calls changes no
-// answer. Checks come in the order of their cost, the signature last.
+// now, and of what its Lookups brought: no clock, no network, and what it
+// remembers between calls changes no answer. Checks come in the order of their cost, the signature last.
 //
 // SPEC RFC 9943 §6.3: the signature and the mandatory headers MUST be checked,
 // and what the policy asks for MUST be in the protected header: nothing
 // unprotected is used here but an x5chain whose leaf x5t names.
-func (p *Policy) Evaluate(s *statement.Statement, now time.Time) Decision {
+func (p *Policy) Evaluate(s *statement.Statement, now time.Time, with ...Material) Decision {
 	d := Decision{Policy: p.Entry}
+	f := &facts{now: now, materials: with, chains: p.chains}
 	var w window
 	var refusal *Refusal
 	switch {
@@ -44,7 +45,7 @@ func (p *Policy) Evaluate(s *statement.Statement, now time.Time) Decision {
 	case forOperators(s):
 		refusal = p.judgeOperator(s, now, &d, &w)
 	default:
-		refusal = p.judgeIssuer(s, now, &d, &w)
+		refusal = p.judgeIssuer(s, f, &d, &w)
 	}
 	if refusal != nil {
 		refusal.Policy = p.Entry
@@ -80,7 +81,7 @@ func (p *Policy) judgeOperator(s *statement.Statement, now time.Time, d *Decisio
 	return nil
 }
 
-func (p *Policy) judgeIssuer(s *statement.Statement, now time.Time, d *Decision, w *window) *Refusal {
+func (p *Policy) judgeIssuer(s *statement.Statement, f *facts, d *Decision, w *window) *Refusal {
 	if i, ok := p.denied[s.Issuer]; ok {
 		return refuse(CodeRejected, fmt.Sprintf("deny[%d]", i), "this issuer is refused on purpose; ask the operator",
 			"issuer %s is on the deny list", quote(s.Issuer))
@@ -89,7 +90,7 @@ func (p *Policy) judgeIssuer(s *statement.Statement, now time.Time, d *Decision,
 	if refusal != nil {
 		return refusal
 	}
-	if refusal := checkTimes(s, now, time.Duration(p.Limits.MaxAge), w); refusal != nil {
+	if refusal := checkTimes(s, f.now, time.Duration(p.Limits.MaxAge), w); refusal != nil {
 		return refusal
 	}
 	if d.Artifacts, refusal = p.artifacts(s); refusal != nil {
@@ -99,7 +100,7 @@ func (p *Policy) judgeIssuer(s *statement.Statement, now time.Time, d *Decision,
 	// holds decides, and if none does, the first says why not.
 	var first *Refusal
 	for _, r := range rules {
-		refusal := r.judgeSignature(s, now, p.chains, d, w)
+		refusal := r.judgeSignature(s, f, d, w)
 		if refusal == nil {
 			d.Private = r.private
 			return nil
@@ -113,7 +114,6 @@ func (p *Policy) judgeIssuer(s *statement.Statement, now time.Time, d *Decision,
 
 // candidates returns the rules that may admit s, judged by what can be compared
 // without computing: iss, media type, and which key or kind of key is named.
-// All are pinned, or all are x509.
 func (p *Policy) candidates(s *statement.Statement) ([]*rule, *Refusal) {
 	known := p.rulesFor(s.Issuer)
 	if len(known) == 0 {
@@ -130,29 +130,18 @@ func (p *Policy) candidates(s *statement.Statement) ([]*rule, *Refusal) {
 		return nil, refuse(CodeRejected, r.path+".mediaTypes", "register one of: "+quote(strings.Join(r.MediaTypes, ", ")),
 			"%s is not on the list of issuer %s", found, quote(s.Issuer))
 	}
-	if s.Thumbprint != nil || s.ChainProtected {
-		certified := filter(listed, func(r *rule) bool { return r.certs != nil })
-		if len(certified) == 0 {
-			// SPEC RFC 9943 §5.1.1.1: where certificates are named, a path to a
-			// registered root MUST be validated; a pinned key is none.
-			r := listed[0]
-			return nil, refuse(CodeUnknownIssuerKey, r.path+".key", "sign without x5t and x5chain, with kid "+quote(KeyID(r.key.kid).String()),
-				"issuer %s is known by a pinned key, but the statement names a certificate", quote(s.Issuer))
+	var first *Refusal
+	fitting := filter(listed, func(r *rule) bool {
+		refusal := r.by.fits(s)
+		if first == nil {
+			first = refusal
 		}
-		return certified, nil
+		return refusal == nil
+	})
+	if len(fitting) == 0 {
+		return nil, first
 	}
-	keyed := filter(listed, func(r *rule) bool { return r.key != nil })
-	if len(keyed) == 0 {
-		return nil, refuse(CodeUnknownIssuerKey, listed[0].path+".x509", "put x5chain, or x5t with the chain unprotected, into the header",
-			"issuer %s is known by certificates, but the protected header names none", quote(s.Issuer))
-	}
-	named := filter(keyed, func(r *rule) bool { return r.key.names(s.KeyID) })
-	if len(named) == 0 {
-		r := keyed[0]
-		return nil, refuse(CodeUnknownIssuerKey, r.path+".kid", "sign with the key whose kid is "+quote(KeyID(r.key.kid).String()),
-			"kid %s is not known for issuer %s", quote(KeyID(s.KeyID).String()), quote(s.Issuer))
-	}
-	return named, nil
+	return fitting, nil
 }
 
 // rulesFor: an exact iss hides patterns.
@@ -172,29 +161,25 @@ func (p *Policy) rulesFor(iss string) []*rule {
 	return found
 }
 
-// judgeSignature finds the key behind s and verifies with it.
-func (r *rule) judgeSignature(s *statement.Statement, now time.Time, chains *chainCache, d *Decision, w *window) *Refusal {
-	if r.key != nil {
-		if refusal := r.key.verify(s); refusal != nil {
-			return refusal
-		}
-		d.Rule, d.Identity = r.path+".key", r.key.identity(PinnedKey, s.Issuer)
-		return nil
-	}
-	l, refusal := r.certificate(s, now, chains)
+// judgeSignature finds who signed s and verifies it with their key.
+func (r *rule) judgeSignature(s *statement.Statement, f *facts, d *Decision, w *window) *Refusal {
+	who, refusal := r.by.resolve(s, f)
 	if refusal != nil {
 		return refusal
 	}
-	if refusal := verify(s, l.key, r.path+".x509"); refusal != nil {
+	at := r.at()
+	if refusal := verify(s, who.key, at); refusal != nil {
 		return refusal
 	}
-	w.narrow(l.from, l.to)
-	d.Rule, d.Identity = r.path+".x509", l.identity(s.Issuer)
-	if !s.ChainProtected {
-		d.Chain = s.Chain[:l.used:l.used]
-	}
+	w.narrow(who.from, who.to)
+	d.Rule, d.Identity = at, who.identity
+	d.Chain, d.Materials = who.chain, who.materials
 	return nil
 }
+
+// at is where the source of r stands in the document; it is recorded as the rule
+// that admitted.
+func (r *rule) at() string { return r.path + "." + r.by.member() }
 
 func (p *Policy) artifacts(s *statement.Statement) ([]statement.Digest, *Refusal) {
 	found, err := s.Artifacts(p.Subjects)

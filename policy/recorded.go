@@ -1,8 +1,6 @@
 package policy
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"fmt"
 
 	"github.com/scittd/scittd/statement"
@@ -14,7 +12,7 @@ import (
 // collateral. It returns what then follows, Artifacts, Private and the kept
 // Chain, so that a record which Evaluate would not have made is seldom taken
 // for one; Evaluate alone is sure.
-func (p *Policy) Recorded(s *statement.Statement, rule string, id Identity) (Decision, error) {
+func (p *Policy) Recorded(s *statement.Statement, rule string, id Identity, with ...Material) (Decision, error) {
 	d := Decision{Policy: p.Entry, Rule: rule, Identity: id}
 	if forOperators(s) {
 		path, o, refusal := p.operator(s)
@@ -33,32 +31,19 @@ func (p *Policy) Recorded(s *statement.Statement, rule string, id Identity) (Dec
 	if refusal != nil {
 		return d, refusal
 	}
+	f := &facts{materials: with}
 	for _, r := range rules {
-		var want Identity
-		switch rule {
-		case r.path + ".key":
-			if r.key == nil {
-				continue
-			}
-			want = r.key.identity(PinnedKey, s.Issuer)
-		case r.path + ".x509":
-			if r.certs == nil {
-				continue
-			}
-			if len(s.Chain) == 0 {
-				return d, fmt.Errorf("the certificates that %s judged are not kept", rule)
-			}
-			leaf := sha256.Sum256(s.Chain[0])
-			want = Identity{Kind: Certificate, Issuer: s.Issuer, Thumbprint: hex.EncodeToString(leaf[:])}
-			if !s.ChainProtected {
-				d.Chain = s.Chain
-			}
-		default:
+		if rule != r.at() {
 			continue
 		}
-		if err := sameIdentity(id, want); err != nil {
+		who, err := r.by.recorded(s, f)
+		if err != nil {
+			return d, fmt.Errorf("%s: %w", rule, err)
+		}
+		if err := sameIdentity(id, who.identity); err != nil {
 			return d, err
 		}
+		d.Chain, d.Materials = who.chain, who.materials
 		d.Private = r.private
 		d.Artifacts, refusal = p.artifacts(s)
 		if refusal != nil {

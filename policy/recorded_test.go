@@ -38,9 +38,9 @@ func TestOnlyTheRecordOfADecisionHolds(t *testing.T) {
 			t.Errorf("%s: got  %+v, %v\nwant %+v", name, got, err, want)
 		}
 		for what, id := range map[string]Identity{
-			"another issuer": {d.Identity.Kind, "https://other.example", d.Identity.Thumbprint},
-			"another key":    {d.Identity.Kind, d.Identity.Issuer, "00"},
-			"another kind":   {"hearsay", d.Identity.Issuer, d.Identity.Thumbprint},
+			"another issuer": {d.Identity.Kind, "https://other.example", d.Identity.Thumbprint, ""},
+			"another key":    {d.Identity.Kind, d.Identity.Issuer, "00", ""},
+			"another kind":   {"hearsay", d.Identity.Issuer, d.Identity.Thumbprint, ""},
 		} {
 			if got, err := p.Recorded(kept, d.Rule, id); err == nil {
 				t.Errorf("%s: %s holds: %+v", name, what, got)

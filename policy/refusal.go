@@ -27,6 +27,13 @@ type Decision struct {
 	// collateral with which the decision can be repeated, and label 33 of the
 	// Transparent Statement. nil otherwise.
 	Chain [][]byte
+
+	// Materials are those of Evaluate's that were used: collateral, too.
+	Materials []Material
+
+	// Conditional: the log itself has a say, too. The entry may be admitted only
+	// when Settle, asked at its place, does not refuse.
+	Conditional bool
 }
 
 // Kinds of Identity.
@@ -41,6 +48,7 @@ type Identity struct {
 	Kind       string // PinnedKey, Certificate, OperatorKey
 	Issuer     string
 	Thumbprint string // of a key: its RFC 9679 thumbprint; of a certificate: SHA-256 of the leaf. Lower-case hex
+	Name       string // what the key was found under: a name of the certificate, the DID URL of a method; "" of a pinned key
 }
 
 // Codes of a Refusal, as in the problem table of the HTTP interface.
