@@ -11,20 +11,22 @@ import (
 
 // Header labels (IANA "COSE Header Parameters").
 const (
-	labelAlg         = 1
-	labelCrit        = 2
-	labelContentType = 3
-	labelKeyID       = 4
-	labelIV          = 5
-	labelPartialIV   = 6
-	labelClaims      = 15
-	labelType        = 16
-	labelChain       = 33
-	labelThumbprint  = 34
-	labelHashAlg     = 258
-	labelPreimage    = 259
-	labelLocation    = 260
-	labelReceipts    = 394
+	labelAlg              = 1
+	labelCrit             = 2
+	labelContentType      = 3
+	labelKeyID            = 4
+	labelIV               = 5
+	labelPartialIV        = 6
+	labelClaims           = 15
+	labelType             = 16
+	labelChain            = 33
+	labelThumbprint       = 34
+	labelHashAlg          = 258
+	labelPreimage         = 259
+	labelLocation         = 260
+	labelPayloadTimestamp = 269
+	labelTimestamp        = 270
+	labelReceipts         = 394
 )
 
 // understood are the labels that crit may name: what a header of that label
@@ -233,7 +235,7 @@ func (h headers) checkCritical() error {
 // take fills s from the headers, in the order of RFC 9943 §6.
 func (s *Statement) take(h headers) error {
 	for _, step := range []func(headers) error{
-		s.takeAlgorithm, s.takeClaims, s.takeKey, s.takeContent, s.takeReceipts,
+		s.takeAlgorithm, s.takeClaims, s.takeKey, s.takeContent, s.takeReceipts, s.takeTimestamps,
 	} {
 		if err := step(h); err != nil {
 			return err

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/base64"
 	"encoding/json"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -38,15 +39,34 @@ func parseInToto(payload []byte) inToto {
 			return inToto{}
 		}
 	}
-	if !strings.HasPrefix(jsonText(object["_type"]), "https://in-toto.io/Statement/") {
-		return inToto{}
+	found, _ := inTotoStatement(object)
+	return found
+}
+
+// InTotoSubjects returns the artifact digests that an in-toto Statement names,
+// read as those of a payload are. ErrTooManyArtifacts: more than MaxArtifacts.
+// ErrMalformed: b is no in-toto Statement; one in an envelope is none.
+func InTotoSubjects(b []byte) ([]Digest, error) {
+	object, _ := jsonObject(b)
+	found, ok := inTotoStatement(object)
+	switch {
+	case !ok:
+		return nil, malformed("no in-toto Statement")
+	case found.tooMany:
+		return nil, fmt.Errorf("%w: more than %d", ErrTooManyArtifacts, MaxArtifacts)
 	}
-	var found inToto
+	return found.digests, nil
+}
+
+func inTotoStatement(object map[string]json.RawMessage) (found inToto, ok bool) {
+	if !strings.HasPrefix(jsonText(object["_type"]), "https://in-toto.io/Statement/") {
+		return inToto{}, false
+	}
 	if t := jsonText(object["predicateType"]); len(t) <= MaxPredicateType && unclean(t) == "" {
 		found.predicateType = t
 	}
 	found.digests, found.tooMany = subjectDigests(object["subject"])
-	return found
+	return found, true
 }
 
 // mayBeInToto spares what cannot be in-toto, most SBOMs among it, a parse that

@@ -29,6 +29,10 @@ type Template struct {
 	Chain            [][]byte       // x5chain, DER, leaf first; a chain of one is written as bstr
 	ChainUnprotected bool           // x5t protected, x5chain unprotected
 
+	// Timestamp is asked for an RFC 3161 token of what it is given, the signature
+	// as it stands in the message; the token goes to label 270. nil leaves it out.
+	Timestamp func(signature []byte) (token []byte, err error)
+
 	IssuedAt, NotBefore, Expires time.Time   // zero: absent; whole seconds are kept
 	Claims                       map[any]any // further CWT claims, by int or string
 }
@@ -61,9 +65,18 @@ func Sign(t Template, key crypto.Signer) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	if t.Timestamp != nil {
+		if unprotected[labelTimestamp], err = t.Timestamp(detcbor.AppendBytes(nil, signature)); err != nil {
+			return nil, fmt.Errorf("time-stamp: %w", err)
+		}
+	}
 	msg := []byte{tagHead, arrayHead}
 	msg = detcbor.AppendBytes(msg, protected)
-	msg = append(msg, unprotected...)
+	around, err := detcbor.Marshal(unprotected)
+	if err != nil {
+		return nil, err
+	}
+	msg = append(msg, around...)
 	if t.Detached {
 		msg = append(msg, null)
 	} else {
@@ -76,8 +89,8 @@ func Sign(t Template, key crypto.Signer) ([]byte, error) {
 	return msg, nil
 }
 
-// headers encodes the two buckets.
-func (t *Template) headers(pub crypto.PublicKey) (protected, unprotected []byte, err error) {
+// headers are the two buckets, the protected one encoded.
+func (t *Template) headers(pub crypto.PublicKey) (protected []byte, unprotected map[int64]any, err error) {
 	claims, err := t.claims()
 	if err != nil {
 		return nil, nil, err
@@ -110,11 +123,8 @@ func (t *Template) headers(pub crypto.PublicKey) (protected, unprotected []byte,
 		}
 		p[labelKeyID] = kid[:]
 	}
-	if protected, err = detcbor.Marshal(p); err != nil {
-		return nil, nil, err
-	}
-	unprotected, err = detcbor.Marshal(u)
-	return protected, unprotected, err
+	protected, err = detcbor.Marshal(p)
+	return protected, u, err
 }
 
 // claims are the CWT claims: the further ones and those with a field of their own.

@@ -60,6 +60,7 @@ const (
 	MaxPredicateType = 2048      // predicateType of an in-toto payload
 	MaxChain         = 8         // certificates in x5chain
 	MaxChainBytes    = 64 << 10  // all of them together
+	MaxTimestamp     = 64 << 10  // each time-stamp token
 	MaxArtifacts     = 256       // artifact digests of one statement
 )
 
@@ -94,6 +95,10 @@ type Statement struct {
 	ChainProtected bool
 	Receipts       [][]byte // label 394 of the unprotected header, each an encoded Receipt
 
+	// RFC 3161 time-stamp tokens (RFC 9921), DER, not verified; nil when absent.
+	Timestamp        []byte // 3161-ctt, label 270, unprotected: of the signature
+	PayloadTimestamp []byte // 3161-ttc, label 269, protected: of the payload, before it was signed
+
 	protected []byte
 	signature []byte
 	canonical []byte
@@ -125,6 +130,18 @@ func (s *Statement) Attached() bool { return s.Envelope == nil && !s.Detached() 
 // WithPayload.
 func (s *Statement) Verifiable() bool {
 	return !s.Detached() || s.supplied != nil && s.supplied.payload != nil
+}
+
+// Whole is the evidence itself, where it is at hand: the payload, attached or
+// given by WithPayload. nil of a hash envelope, which has a digest for its payload.
+func (s *Statement) Whole() []byte {
+	switch {
+	case s.Envelope != nil:
+		return nil
+	case s.Detached() && s.supplied != nil:
+		return s.supplied.payload
+	}
+	return s.Payload
 }
 
 // supplied is a payload that a detached message was signed over, or only its
