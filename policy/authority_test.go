@@ -238,6 +238,15 @@ func parse(t testing.TB, b []byte) *statement.Statement {
 	return s
 }
 
+func withChain(t testing.TB, s *statement.Statement, chain [][]byte) *statement.Statement {
+	t.Helper()
+	s, err := s.WithChain(chain)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
 func unprotected(tmpl *statement.Template) { tmpl.ChainUnprotected = true }
 
 func subject(sub string) func(*statement.Template) {

@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"cmp"
 	"fmt"
 	"mime"
 	"net/url"
@@ -8,6 +9,7 @@ import (
 	"regexp"
 	"regexp/syntax"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -27,6 +29,10 @@ type rule struct {
 	key     *pinned    // of by, when that is a pinned key
 	certs   *authority // of by, when that is certificates
 	private bool
+
+	evidence   *guarded     // nil: none is looked at
+	conditions []*condition // of the issuer alone
+	binding    []*condition // those and the document's: all that bind it
 }
 
 func (r *rule) admitsIssuer(iss string) bool {
@@ -52,21 +58,46 @@ func New(d Document) (*Policy, error) {
 		p.Subjects = []statement.Extractor{}
 	}
 	for _, step := range []func() error{
-		p.checkHead, p.compileOperators, p.compileIssuers, p.checkKeyIDs, p.checkNames, p.compileDeny, p.checkSubjects, p.checkRest, p.nameRules,
+		p.checkHead, p.compileOperators, p.compileIssuers, p.checkKeyIDs, p.checkNames, p.compileDeny, p.checkSubjects, p.checkRest, p.compileRules, p.nameRules,
 	} {
 		if err := step(); err != nil {
-			return nil, err
+			return nil, p.named(err)
 		}
 	}
 	return p, nil
 }
 
+// elementPlace is the issuer or rule that a place lies in.
+var elementPlace = regexp.MustCompile(`^(issuers|rules)\[(\d+)\](?:\.rules\[(\d+)\])?`)
+
+// named adds to an error at a place what the author calls the issuer or rule there.
+func (p *Policy) named(err error) error {
+	field, ok := err.(*fieldError)
+	if !ok || strings.HasSuffix(field.path, ".name") { // which says it itself
+		return err
+	}
+	at := elementPlace.FindStringSubmatch(field.path)
+	if at == nil {
+		return err
+	}
+	name, rules := "", p.Document.Rules
+	if i, _ := strconv.Atoi(at[2]); at[1] == "rules" {
+		at[3] = at[2]
+	} else {
+		name, rules = p.Issuers[i].Name, p.Issuers[i].Rules
+	}
+	if i, err := strconv.Atoi(at[3]); err == nil && rules[i].Name != "" {
+		name = rules[i].Name
+	}
+	if name == "" {
+		return err
+	}
+	return &namedError{field, name}
+}
+
 func (p *Policy) checkHead() error {
 	if p.Version != 1 {
 		return wrong("version", "%d is not known here; this release reads version 1", p.Version)
-	}
-	if p.Threshold != 1 {
-		return wrong("threshold", "%d operator signatures cannot be checked by this release; only 1 can", p.Threshold)
 	}
 	return nil
 }
@@ -88,6 +119,9 @@ func (p *Policy) compileOperators() error {
 		}
 		p.operators = append(p.operators, k)
 	}
+	if n := p.signatories(); p.Threshold < 1 || p.Threshold > n {
+		return wrong("threshold", "%d operators have to sign a policy, and %d are listed; want 1 to %d", p.Threshold, n, n)
+	}
 	return nil
 }
 
@@ -98,6 +132,7 @@ func (p *Policy) compileIssuers() error {
 			return err
 		}
 		p.rules = append(p.rules, r)
+		p.guards = p.guards || r.evidence != nil
 		if r.pattern != nil {
 			p.patterns = append(p.patterns, i)
 		} else {
@@ -111,10 +146,10 @@ func (p *Policy) compileIssuer(r *rule) (err error) {
 	switch {
 	case (r.Iss == "") == (r.Pattern == ""):
 		return wrong(r.path, "an issuer has either iss or pattern")
-	case (r.Key == nil) == (r.X509 == nil):
-		return wrong(r.path, "an issuer is known either by key or by x509")
-	case r.Pattern != "" && r.X509 == nil:
-		return wrong(r.path+".pattern", "a pinned key speaks for one issuer; name it with iss")
+	case len(r.sources()) != 1:
+		return wrong(r.path, "an issuer is known by exactly one of key, x509, did, keys, oidc")
+	case r.Pattern != "" && (r.Key != nil || r.Keys != nil):
+		return wrong(r.path+".pattern", "a key speaks for one issuer; name it with iss")
 	case r.Key == nil && r.Kid != nil:
 		return wrong(r.path+".kid", "belongs to a pinned key; certificates have none")
 	}
@@ -137,6 +172,9 @@ func (p *Policy) compileIssuer(r *rule) (err error) {
 		if err := checkGlob(glob); err != nil {
 			return &fieldError{fmt.Sprintf("%s.repositories[%d]", r.path, i), err}
 		}
+	}
+	if err := r.compileEvidence(); err != nil {
+		return err
 	}
 	switch r.Visibility {
 	case "":
@@ -188,20 +226,39 @@ func checkMediaType(t string) error {
 // is where its errors are.
 func (p *Policy) nameRules() error {
 	seen := map[string]bool{}
-	for _, r := range p.rules {
+	name := func(path, name string) error {
 		switch {
-		case r.Name == "":
-			continue
-		case !ruleName.MatchString(r.Name) || len(r.Name) > 64:
-			return wrong(r.path+".name", "%s; want lower-case letters, digits and single hyphens, at most 64", quote(r.Name))
-		case seen[r.Name]:
-			return wrong(r.path+".name", "%s is also that of another issuer", r.Name)
+		case name == "":
+			return nil
+		case !ruleName.MatchString(name) || len(name) > 64:
+			return wrong(path+".name", "%s; want lower-case letters, digits and single hyphens, at most 64", quote(name))
+		case seen[name]:
+			return wrong(path+".name", "%s is also that of another issuer or rule", name)
 		}
-		seen[r.Name] = true
-		r.path = r.Name
+		seen[name] = true
+		return nil
+	}
+	for _, r := range p.rules {
+		if err := name(r.path, r.Name); err != nil {
+			return err
+		}
+		for _, c := range r.conditions {
+			if err := name(c.path, c.Name); err != nil {
+				return err
+			}
+			c.path = cmp.Or(c.Name, strings.Replace(c.path, r.path, cmp.Or(r.Name, r.path), 1))
+		}
+		r.path = cmp.Or(r.Name, r.path)
+		r.evidence.rename(r.path)
 		if r.key != nil {
-			r.key.path = r.Name
+			r.key.path = r.path
 		}
+	}
+	for _, c := range p.conditions {
+		if err := name(c.path, c.Name); err != nil {
+			return err
+		}
+		c.path = cmp.Or(c.Name, c.path)
 	}
 	return nil
 }
@@ -223,28 +280,6 @@ func (p *Policy) checkKeyIDs() error {
 				seen[string(r.key.kid)] = r
 			} else if first.key.thumbprint != r.key.thumbprint {
 				return wrong(r.path+".kid", "%s is also that of another key, in %s", KeyID(r.key.kid), first.path)
-			}
-		}
-	}
-	return nil
-}
-
-// checkNames: one leaf speaks as one issuer. Without `san:` it does by itself,
-// for the leaf then names its iss. A name given by `san:` must be nobody else's.
-func (p *Policy) checkNames() error {
-	for _, r := range p.rules {
-		if r.certs == nil || r.X509.SAN == "" {
-			continue
-		}
-		for _, other := range p.rules {
-			if other.certs == nil || other.Iss == r.Iss || !r.certs.sharesRoot(other.certs) {
-				continue
-			}
-			if other.pattern != nil && r.X509.SAN == r.Iss {
-				continue // iss itself: this rule hides the pattern
-			}
-			if other.certs.admitsName(other, r.certs.san) {
-				return wrong(r.path+".x509.san", "%s under the same root also speaks for %s", quote(r.X509.SAN), other.path)
 			}
 		}
 	}

@@ -23,12 +23,13 @@ type Document struct {
 	Version        int                   `json:"version" yaml:"version"`   // 1
 	Previous       *statement.ID         `json:"previous" yaml:"previous"` // entry of the policy it replaces; nil in the first
 	Operators      []Operator            `json:"operators" yaml:"operators"`
-	Threshold      int                   `json:"threshold" yaml:"threshold"` // operator signatures needed: 1
+	Threshold      int                   `json:"threshold" yaml:"threshold"` // operators who have to sign the next policy
 	Issuers        []Issuer              `json:"issuers" yaml:"issuers"`
 	Deny           []string              `json:"deny,omitempty" yaml:"deny"` // issuers refused whatever else is said
 	Subjects       []statement.Extractor `json:"subjects" yaml:"subjects"`   // in the order they are tried
 	RequireSubject bool                  `json:"requireSubject,omitempty" yaml:"requireSubject"`
 	Repositories   []Mapping             `json:"repositories,omitempty" yaml:"repositories"`
+	Rules          []Rule                `json:"rules,omitempty" yaml:"rules"` // bind every issuer
 	Visibility     Visibility            `json:"visibility" yaml:"visibility"`
 	Limits         Limits                `json:"limits,omitzero" yaml:"limits"`
 }
@@ -61,19 +62,32 @@ type Issuer struct {
 
 	Key  *Key  `json:"key,omitempty" yaml:"key"` // a pinned key; or
 	Kid  KeyID `json:"kid,omitempty" yaml:"kid"`
-	X509 *X509 `json:"x509,omitempty" yaml:"x509"` // certificates
+	X509 *X509 `json:"x509,omitempty" yaml:"x509"` // certificates; or
 
-	MediaTypes   []string   `json:"mediaTypes,omitempty" yaml:"mediaTypes"`     // absent: any
-	Repositories []string   `json:"repositories,omitempty" yaml:"repositories"` // globs as in path.Match
-	Visibility   Visibility `json:"visibility,omitempty" yaml:"visibility"`     // absent: the policy's
+	DID  *DID    `json:"did,omitempty" yaml:"did"`   // iss is a DID; or
+	Keys *KeySet `json:"keys,omitempty" yaml:"keys"` // keys that the issuer publishes; or
+	OIDC *OIDC   `json:"oidc,omitempty" yaml:"oidc"` // certificates of who has logged in somewhere
+
+	MediaTypes     []string   `json:"mediaTypes,omitempty" yaml:"mediaTypes"`         // absent: any
+	Repositories   []string   `json:"repositories,omitempty" yaml:"repositories"`     // globs as in path.Match
+	PredicateTypes []string   `json:"predicateTypes,omitempty" yaml:"predicateTypes"` // absent: any; what is no attached in-toto statement has none
+	Require        *Require   `json:"require,omitempty" yaml:"require"`               // claims
+	Rules          []Rule     `json:"rules,omitempty" yaml:"rules"`                   // bind this issuer beside those of the document
+	Evidence       *Evidence  `json:"evidence,omitempty" yaml:"evidence"`             // whose own signer is checked
+	Visibility     Visibility `json:"visibility,omitempty" yaml:"visibility"`         // absent: the policy's
 }
 
 // X509 says which certificates speak for an issuer: those that lead to one of
-// Roots and whose leaf carries both the name and the usage.
+// Roots and whose leaf carries the name, the usage and the subject.
 type X509 struct {
-	Roots []Root `json:"roots" yaml:"roots"`
-	SAN   string `json:"san,omitempty" yaml:"san"` // URI, e-mail or DNS name, exact; absent: a URI equal to iss
-	EKU   string `json:"eku,omitempty" yaml:"eku"` // name or OID; absent: codeSigning
+	Roots         []Root            `json:"roots" yaml:"roots"`
+	Intermediates []Root            `json:"intermediates,omitempty" yaml:"intermediates"` // that a message may leave out
+	CRLs          []CRL             `json:"crls,omitempty" yaml:"crls"`                   // each of a CA that is listed
+	CRLExpired    string            `json:"crlExpired,omitempty" yaml:"crlExpired"`       // RefuseExpired or AllowExpired; absent: refuse
+	SAN           string            `json:"san,omitempty" yaml:"san"`                     // URI, e-mail or DNS name, exact or with *; absent: a URI equal to iss
+	Subject       map[string]string `json:"subject,omitempty" yaml:"subject"`             // what its name must have, as O: Wabbit
+	EKU           string            `json:"eku,omitempty" yaml:"eku"`                     // name, OID or none; absent: codeSigning
+	Deny          []Denied          `json:"deny,omitempty" yaml:"deny"`                   // certificates that are refused all the same
 }
 
 // Mapping places claims whose sub has no location of ours: Match is a glob (as

@@ -186,7 +186,7 @@ func TestReadYAMLNamesThePlaceOfAnError(t *testing.T) {
 	const certs = issuer + "    x509: {roots: [root.pem]"
 	for body, want := range map[string]string{
 		"operator: []\n":                          `policy.yaml:3:1: unknown key "operator"`,
-		issuer + "    keys: other.pub\n":          `policy.yaml:5:5: unknown key "keys"`,
+		issuer + "    keyz: other.pub\n":          `policy.yaml:5:5: unknown key "keyz"`,
 		certs + ", sans: x}\n":                    `policy.yaml:5:31: unknown key "sans"`,
 		"version: 1\n":                            `policy.yaml:3:1: mapping key "version" already defined at line 1`,
 		issuer + "    iss: b\n    key: other.pub": `policy.yaml:5:5: mapping key "iss" already defined at line 4`,
@@ -209,20 +209,20 @@ func TestReadYAMLNamesThePlaceOfAnError(t *testing.T) {
 		"deny: ['']\n":                            `deny[0]`,
 		"deny: [\"a\\u202eb\"]\n":                 `deny[0]: "a\u202eb" is not printable`,
 
-		issuer:                                                                                      `policy.yaml:4:5: issuers[0]: an issuer is known either by key or by x509`,
+		issuer:                                                                                      `policy.yaml:4:5: issuers[0]: an issuer is known by exactly one of key, x509, did, keys`,
 		issuer + "    key: missing.pub\n":                                                           `policy.yaml:5:10: open `,
 		issuer + "    key: rubbish\n":                                                               `policy.yaml:5:10: key "rubbish"`,
 		issuer + "    key: private.pem\n":                                                           `policy.yaml:5:10: key "private.pem"`,
 		issuer + "    key: ''\n":                                                                    `policy.yaml:5:10: empty`,
 		issuer + "    key: [a]\n":                                                                   `policy.yaml:5:10: `,
 		issuer + "    key: .\n":                                                                     `is a directory`,
-		certs + "}\n    key: other.pub\n":                                                           `either by key or by x509`,
+		certs + "}\n    key: other.pub\n":                                                           `exactly one of key, x509`,
 		certs + "}\n    kid: a\n":                                                                   `policy.yaml:6:10: issuers[0].kid: belongs to a pinned key`,
 		issuer + "    key: other.pub\n    kid: 'hex:0'\n":                                           `policy.yaml:6:10: kid "hex:0"`,
 		issuer + "    key: other.pub\n    kid: ''\n":                                                `kid ""`,
 		"issuers: [{key: other.pub}]\n":                                                             `issuers[0]: an issuer has either iss or pattern`,
 		"issuers: [{iss: a, pattern: ^a$, key: other.pub}]\n":                                       `either iss or pattern`,
-		"issuers: [{pattern: ^a$, key: other.pub}]\n":                                               `issuers[0].pattern: a pinned key speaks for one issuer`,
+		"issuers: [{pattern: ^a$, key: other.pub}]\n":                                               `issuers[0].pattern: a key speaks for one issuer`,
 		issuer + "    key: other.pub\n    mediaTypes: [spdx]\n":                                     `policy.yaml:6:18: issuers[0].mediaTypes[0]: "spdx"`,
 		issuer + "    key: other.pub\n    mediaTypes: [Application/SPDX+json]\n":                    `lower case`,
 		issuer + "    key: other.pub\n    mediaTypes: ['application/json; a=b']\n":                  `without parameters`,
@@ -363,6 +363,12 @@ func FuzzParse(f *testing.F) {
 	}
 	f.Add(b)
 	f.Add([]byte(`{"version":1,"operators":[{"key":""}],"issuers":[{"x509":{"roots":[""]}}]}`))
+	ruled := newOperator(f).document()
+	ruled.Rules = []Rule{{CEL: `claims.a in payload || artifacts.all(a, a != "")`}, {Needs: []Need{{Issuers: []string{"a"}}}}, {Require: &Require{Types: map[string]string{"a": "int"}}}}
+	if b, err = mustNew(f, ruled).JSON(); err != nil {
+		f.Fatal(err)
+	}
+	f.Add(b)
 	f.Fuzz(func(t *testing.T, b []byte) {
 		p, err := Parse(b)
 		if err != nil {

@@ -41,6 +41,7 @@ func (p *Policy) Lint() []string {
 		}
 		seen[m] = true
 	}
+	p.lintRules(note, p.conditions, nil)
 	return notes
 }
 
@@ -69,15 +70,18 @@ func (p *Policy) lintIssuer(note func(path, format string, args ...any), i int, 
 			}
 		}
 	}
-	if r.certs != nil && r.certs.usage.name == "serverAuth" {
-		note(r.path+".x509.eku", "every web server with a certificate under these roots can sign")
+	r.lintCertificates(note)
+	r.lintKeys(note)
+	if g := r.evidence; g != nil && !includes(g.MediaTypes, r.MediaTypes) {
+		note(r.path+".evidence.mediaTypes", "what is handed in under another type is not looked at, unless it is attached and an envelope by its content; list the issuer's mediaTypes too, and none but these")
 	}
-	if len(r.MediaTypes) == 0 {
+	if len(r.MediaTypes) == 0 && !slices.ContainsFunc(r.binding, func(c *condition) bool { return c.When == nil && len(c.MediaTypes) > 0 }) {
 		note(r.path+".mediaTypes", "absent, so that any is admitted")
 	}
 	if r.private && len(r.Repositories) > 0 {
 		note(r.path+".repositories", "unused, for private claims are never placed")
 	}
+	p.lintRules(note, r.conditions, r)
 	for _, other := range p.rules[:i] {
 		if other.hides(r) {
 			note(r.path, "never reached; %s admits the same", other.path)
@@ -94,15 +98,12 @@ func (p *Policy) lintKid(note func(path, format string, args ...any), path strin
 }
 
 // hides reports whether r takes whatever later could: same issuer, same pinned
-// key, and at least its media types.
+// key under the same kid, at least its types, and nothing more to meet.
 func (r *rule) hides(later *rule) bool {
 	if r.key == nil || later.key == nil || r.Iss != later.Iss || !r.key.names(later.key.kid) {
 		return false
 	}
-	if len(r.MediaTypes) == 0 {
-		return true
-	}
-	return len(later.MediaTypes) > 0 && !slices.ContainsFunc(later.MediaTypes, func(t string) bool { return !r.admitsMediaType(t) })
+	return len(r.conditions) == 0 && r.evidence == nil && includes(r.MediaTypes, later.MediaTypes) && includes(r.PredicateTypes, later.PredicateTypes)
 }
 
 // AllowsAnyIssuer: some pattern admits issuers that nobody can have meant. A

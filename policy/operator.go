@@ -13,6 +13,15 @@ func operatorsType(t string) bool {
 	return t == MediaType || t == ServiceMediaType || t == PurgeMediaType
 }
 
+// OperatorKeyIDs are the kids of the operators, in the document's order.
+func (p *Policy) OperatorKeyIDs() []KeyID {
+	var all []KeyID
+	for _, o := range p.operators {
+		all = append(all, o.kid)
+	}
+	return all
+}
+
 // operator finds the operator who claims to have signed s. Rule is its place.
 func (p *Policy) operator(s *statement.Statement) (rule string, o *pinned, refusal *Refusal) {
 	want := p.Service + StatementSubject

@@ -40,6 +40,11 @@ func (p *Policy) Repositories(s *statement.Statement, named, ownHost string) ([]
 	if located && slices.ContainsFunc(rules, func(r *rule) bool { return r.admitsRepository(signed.Repository) }) {
 		return valid(signed.Repository), nil
 	}
+	return p.mapped(s), nil
+}
+
+// mapped is where the policy's mapping places what sub names.
+func (p *Policy) mapped(s *statement.Statement) []string {
 	var to []string
 	name := artifactName(s)
 	for _, m := range p.Document.Repositories {
@@ -47,7 +52,7 @@ func (p *Policy) Repositories(s *statement.Statement, named, ownHost string) ([]
 			to = append(to, m.To)
 		}
 	}
-	return to, nil
+	return to
 }
 
 // Concerns refuses a claim that came for one image while its signed bytes name

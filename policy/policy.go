@@ -30,24 +30,29 @@
 //	visibility: public
 //	limits: {maxAge: 8760h}   # for statements that carry iat
 //
-// On the log it is RFC 8785 JSON with keys (base64 COSE_Key) and roots (base64
-// DER) inlined; Parse accepts exactly the bytes that JSON writes.
+// X509, DID, KeySet and OIDC tell what else may stand in place of a key.
+//
+// On the log it is RFC 8785 JSON with keys (base64 COSE_Key), certificates and
+// revocation lists (base64 DER) inlined; Parse accepts exactly the bytes that JSON writes.
 //
 // # Promises
 //
-// Evaluate is a function of the statement with its chain, the policy and the
-// time, so an auditor who holds these three repeats every decision offline. It
-// opens no file and no connection. Issuers compare as exact strings and
-// patterns are anchored. An x509 identity admits exactly one iss: two vendors
-// under one root cannot speak as each other. A Policy is safe for concurrent
-// use, and everything it caches dies with it.
+// Evaluate is a function of the statement with its chain, the policy, the time
+// and the Materials that its Lookups asked for; Settle, which judges the rules
+// about the log, of that and of what a History says of the entries before. So an
+// auditor who holds these repeats every decision offline. Neither opens a file or
+// a connection, and Explain tells every rule that they go by, being the same code.
+// Issuers compare as exact strings and patterns are anchored. An x509 identity
+// admits exactly one iss: two vendors under one root cannot speak as each other.
+// A Policy is safe for concurrent use, and everything it caches dies with it.
 //
-// It does not know who called the service, what is in the ledger, or whether
-// evidence is true. Only its signer is judged.
+// It does not know who called the service, what is in the ledger but for what a
+// History answers, or whether evidence is true. Only its signer is judged.
 package policy
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/scittd/scittd/statement"
 )
@@ -77,12 +82,14 @@ type Policy struct {
 	Service string       // service URL: iss of that statement; "" before it is signed
 	Document
 
-	operators []*pinned
-	rules     []*rule          // one per issuer of the document
-	exact     map[string][]int // iss -> rules
-	patterns  []int            // rules that admit a pattern
-	denied    map[string]int   // iss -> index in Deny
-	chains    *chainCache
+	operators  []*pinned
+	rules      []*rule          // one per issuer of the document
+	conditions []*condition     // one per rule of the document
+	exact      map[string][]int // iss -> rules
+	patterns   []int            // rules that admit a pattern
+	denied     map[string]int   // iss -> index in Deny
+	chains     *chainCache
+	guards     bool // some rule asks who signed evidence
 }
 
 // FromStatement reads the policy that s carries in its attached payload. It
@@ -125,6 +132,11 @@ func Bootstrap(s *statement.Statement) (*Policy, error) {
 	return p, nil
 }
 
+// Hides says whether p makes the entries of any issuer private.
+func (p *Policy) Hides() bool {
+	return slices.ContainsFunc(p.rules, func(r *rule) bool { return r.private })
+}
+
 // fieldError says what is wrong at one place of a document.
 type fieldError struct {
 	path string // "issuers[1].x509.san"
@@ -132,7 +144,19 @@ type fieldError struct {
 }
 
 func (e *fieldError) Error() string { return e.path + ": " + e.err.Error() }
+
 func (e *fieldError) Unwrap() error { return e.err }
+
+// namedError is one in an issuer or rule that its author has named.
+type namedError struct {
+	*fieldError
+	name string
+}
+
+func (e *namedError) Error() string {
+	return fmt.Sprintf("%s (name %s): %v", e.path, quote(e.name), e.err)
+}
+func (e *namedError) Unwrap() error { return e.fieldError }
 
 func wrong(path, format string, args ...any) error {
 	return &fieldError{path, fmt.Errorf(format, args...)}

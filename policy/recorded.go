@@ -43,6 +43,9 @@ func (p *Policy) Recorded(s *statement.Statement, rule string, id Identity, with
 		if err := sameIdentity(id, who.identity); err != nil {
 			return d, err
 		}
+		if who.materials, err = r.evidence.kept(s, f, who.materials); err != nil {
+			return d, fmt.Errorf("%s: %w", rule, err)
+		}
 		d.Chain, d.Materials = who.chain, who.materials
 		d.Private = r.private
 		d.Artifacts, refusal = p.artifacts(s)
@@ -55,6 +58,9 @@ func (p *Policy) Recorded(s *statement.Statement, rule string, id Identity, with
 }
 
 func sameIdentity(got, want Identity) error {
+	if got.Name == "" {
+		want.Name = "" // as older releases recorded it
+	}
 	if got != want {
 		return fmt.Errorf("identity %+v is recorded, the rule's is %+v", got, want)
 	}

@@ -3,6 +3,7 @@ package policy
 import (
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 	"unicode/utf8"
 
@@ -31,6 +32,10 @@ type Decision struct {
 	// Materials are those of Evaluate's that were used: collateral, too.
 	Materials []Material
 
+	// EvidenceSigner is who signed the evidence, where the policy asks for that; it
+	// is not recorded, for whoever has the evidence finds it again.
+	EvidenceSigner Identity
+
 	// Conditional: the log itself has a say, too. The entry may be admitted only
 	// when Settle, asked at its place, does not refuse.
 	Conditional bool
@@ -41,11 +46,14 @@ const (
 	PinnedKey   = "key"
 	Certificate = "x509"
 	OperatorKey = "operator"
+	ByDID       = "did"
+	ByKeySet    = "keys"
+	ByOIDC      = "oidc"
 )
 
 // Identity is who signed, as resolved.
 type Identity struct {
-	Kind       string // PinnedKey, Certificate, OperatorKey
+	Kind       string // PinnedKey, Certificate, OperatorKey, ByDID, ByKeySet, ByOIDC
 	Issuer     string
 	Thumbprint string // of a key: its RFC 9679 thumbprint; of a certificate: SHA-256 of the leaf. Lower-case hex
 	Name       string // what the key was found under: a name of the certificate, the DID URL of a method; "" of a pinned key
@@ -59,6 +67,7 @@ const (
 	CodeBadSignature       = "bad-signature"
 	CodeBadAlgorithm       = "bad-algorithm"
 	CodePayloadMissing     = "payload-missing"
+	CodeLookupFailed       = "lookup-failed" // what the policy's Lookups ask for is not there, or cannot be used
 	CodeSubjectMissing     = "subject-missing"
 	CodeRepositoryMismatch = "repository-mismatch" // from Repositories only
 	CodeSubjectMismatch    = "subject-mismatch"    // from Concerns only
@@ -92,4 +101,13 @@ func quote(s string) string {
 		cut--
 	}
 	return strconv.Quote(s[:cut]) + "…"
+}
+
+// quoteAll quotes each of a list on its own.
+func quoteAll(list []string) string {
+	quoted := make([]string, len(list))
+	for i, text := range list {
+		quoted[i] = quote(text)
+	}
+	return strings.Join(quoted, ", ")
 }

@@ -2,10 +2,7 @@ package policy
 
 import (
 	"crypto"
-	"crypto/sha256"
 	"crypto/x509"
-	"encoding/hex"
-	"errors"
 	"time"
 
 	"github.com/scittd/scittd/statement"
@@ -33,6 +30,7 @@ type facts struct {
 	now       time.Time
 	materials []Material
 	chains    *chainCache
+	trace     *trace // of an explanation; else nil
 }
 
 // material finds what a lookup brought.
@@ -55,12 +53,33 @@ type signatory struct {
 	certificate *x509.Certificate // of the leaf; nil where there is none
 }
 
+// sources are the members of the document that say how an issuer is known.
+func (i *Issuer) sources() []string {
+	var there []string
+	for _, m := range []struct {
+		name string
+		is   bool
+	}{{"key", i.Key != nil}, {"x509", i.X509 != nil}, {"did", i.DID != nil}, {"keys", i.Keys != nil}, {"oidc", i.OIDC != nil}} {
+		if m.is {
+			there = append(there, m.name)
+		}
+	}
+	return there
+}
+
 // newSource makes the source of the issuer at r.path ready.
 func newSource(r *rule) (by source, err error) {
 	switch {
 	case r.Key != nil:
 		r.key, err = pin(r.path, *r.Key, r.Kid)
 		return pinnedKey{r.key}, err
+	case r.DID != nil:
+		return newDID(r)
+	case r.Keys != nil:
+		return newPublished(r)
+	case r.OIDC != nil:
+		o, err := newLogin(r.path, r.Issuer)
+		return loggedIn{r, o}, err
 	default:
 		r.certs, err = newAuthority(r.path, r.Issuer)
 		return certified{r}, err
@@ -93,42 +112,4 @@ func (k pinnedKey) resolve(s *statement.Statement, _ *facts) (signatory, *Refusa
 
 func (k pinnedKey) recorded(s *statement.Statement, _ *facts) (signatory, error) {
 	return signatory{identity: k.identity(PinnedKey, s.Issuer)}, nil
-}
-
-// certified is the source `x509`.
-type certified struct{ *rule }
-
-func (c certified) member() string                        { return "x509" }
-func (c certified) lookups(*statement.Statement) []Lookup { return nil }
-
-func (c certified) fits(s *statement.Statement) *Refusal {
-	if s.Thumbprint == nil && !s.ChainProtected {
-		return refuse(CodeUnknownIssuerKey, c.path+".x509", "put x5chain, or x5t with the chain unprotected, into the header",
-			"issuer %s is known by certificates, but the protected header names none", quote(s.Issuer))
-	}
-	return nil
-}
-
-func (c certified) resolve(s *statement.Statement, f *facts) (signatory, *Refusal) {
-	l, refusal := c.certificate(s, f.now, f.chains)
-	if refusal != nil {
-		return signatory{}, refusal
-	}
-	who := signatory{key: l.key, identity: l.identity(s.Issuer), from: l.from, to: l.to}
-	if !s.ChainProtected {
-		who.chain = s.Chain[:l.used:l.used]
-	}
-	return who, nil
-}
-
-func (c certified) recorded(s *statement.Statement, _ *facts) (signatory, error) {
-	if len(s.Chain) == 0 {
-		return signatory{}, errors.New("the certificates that it judged are not kept")
-	}
-	leaf := sha256.Sum256(s.Chain[0])
-	who := signatory{identity: Identity{Kind: Certificate, Issuer: s.Issuer, Thumbprint: hex.EncodeToString(leaf[:])}}
-	if !s.ChainProtected {
-		who.chain = s.Chain
-	}
-	return who, nil
 }

@@ -1,394 +1,260 @@
 package policy
 
 import (
-	"bytes"
-	"crypto"
 	"crypto/sha256"
 	"crypto/x509"
-	"encoding/asn1"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 
-	"github.com/scittd/scittd/internal/cose"
 	"github.com/scittd/scittd/statement"
 )
 
 // authority is an X509 made ready: who may certify, and what a leaf must carry.
 type authority struct {
-	roots []Root
-	pool  *x509.CertPool
-	san   altName // zero: a URI equal to iss
-	usage usage
-}
-
-// usage is an extended key usage: one that crypto/x509 has a name for, or an OID.
-type usage struct {
-	name  string
-	known x509.ExtKeyUsage
-	oid   asn1.ObjectIdentifier
-}
-
-var usages = []usage{
-	{name: "codeSigning", known: x509.ExtKeyUsageCodeSigning, oid: asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 3, 3}},
-	{name: "emailProtection", known: x509.ExtKeyUsageEmailProtection, oid: asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 3, 4}},
-	{name: "timeStamping", known: x509.ExtKeyUsageTimeStamping, oid: asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 3, 8}},
-	{name: "clientAuth", known: x509.ExtKeyUsageClientAuth, oid: asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 3, 2}},
-	{name: "serverAuth", known: x509.ExtKeyUsageServerAuth, oid: asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 3, 1}},
-	{name: "OCSPSigning", known: x509.ExtKeyUsageOCSPSigning, oid: asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 3, 9}},
-}
-
-// parseOID reads dotted decimals.
-func parseOID(s string) (asn1.ObjectIdentifier, bool) {
-	var oid asn1.ObjectIdentifier
-	for part := range strings.SplitSeq(s, ".") {
-		n := 0
-		if _, err := fmt.Sscanf(part, "%d", &n); err != nil || n < 0 || fmt.Sprint(n) != part {
-			return nil, false
-		}
-		oid = append(oid, n)
-	}
-	return oid, len(oid) >= 2 && oid[0] <= 2
-}
-
-func parseUsage(s string) (usage, error) {
-	if s == "" {
-		return usages[0], nil
-	}
-	for _, u := range usages {
-		if s == u.name || s == u.oid.String() {
-			return u, nil
-		}
-	}
-	oid, ok := parseOID(s)
-	if !ok {
-		return usage{}, fmt.Errorf("%s; want codeSigning, emailProtection, timeStamping, clientAuth, serverAuth, OCSPSigning or an OID", quote(s))
-	}
-	return usage{name: s, oid: oid}, nil
-}
-
-// named reports whether c lists the usage itself: silence and anyExtendedKeyUsage
-// are enough for a CA, but not for the leaf that signs.
-func (u usage) named(c *x509.Certificate) bool {
-	return u.known != x509.ExtKeyUsageAny && slices.Contains(c.ExtKeyUsage, u.known) ||
-		slices.ContainsFunc(c.UnknownExtKeyUsage, u.oid.Equal)
-}
-
-func (u usage) permitted(ca *x509.Certificate) bool {
-	return len(ca.ExtKeyUsage)+len(ca.UnknownExtKeyUsage) == 0 || slices.Contains(ca.ExtKeyUsage, x509.ExtKeyUsageAny) || u.named(ca)
+	certifier
+	naming  naming      // zero: a URI equal to iss
+	subject []attribute // what its subject must have
 }
 
 // newAuthority checks the x509 member of the issuer at path.
 func newAuthority(path string, doc Issuer) (*authority, error) {
-	a := &authority{roots: doc.X509.Roots, pool: x509.NewCertPool()}
+	a := &authority{certifier: certifier{renew: "sign with certificates that are valid when it is registered"}}
 	if doc.Pattern == "" {
 		if err := checkIssuerURI(doc.Iss); err != nil {
 			return nil, &fieldError{path + ".iss", err}
 		}
 		if strings.HasPrefix(doc.Iss, "did:x509:") {
-			return nil, wrong(path+".iss", "a did:x509 says itself which certificates speak for it, and this release does not resolve it; name the issuer by another URI")
+			return nil, wrong(path+".iss", "a did:x509 says itself which certificates speak for it; write did: {} instead of x509")
 		}
 	}
 	at := path + ".x509"
-	if len(a.roots) == 0 {
-		return nil, wrong(at+".roots", "none; list at least one certificate")
+	if err := a.list(at, doc.X509); err != nil {
+		return nil, err
 	}
-	for i, root := range a.roots {
-		if err := a.addRoot(i, root); err != nil {
-			return nil, &fieldError{fmt.Sprintf("%s.roots[%d]", at, i), err}
-		}
-	}
-	if san := doc.X509.SAN; san != "" {
+	san := doc.X509.SAN
+	if san != "" {
 		if doc.Pattern != "" {
 			return nil, wrong(at+".san", "with a pattern one leaf could speak as many issuers; leave it out, and the leaf must name its iss")
 		}
-		if !printable(san) || strings.Contains(san, "*") {
-			return nil, wrong(at+".san", "%s; names compare as exact strings", quote(san))
+		var err error
+		if a.naming, err = newNaming(san); err != nil {
+			return nil, &fieldError{at + ".san", err}
 		}
-		a.san = parseAltName(san)
+	}
+	if err := checkWorkloads(path, doc.Iss, san); err != nil {
+		return nil, err
 	}
 	var err error
+	if a.subject, err = newAttributes(doc.X509.Subject); err != nil {
+		return nil, &fieldError{at + ".subject", err}
+	}
 	if a.usage, err = parseUsage(doc.X509.EKU); err != nil {
 		return nil, &fieldError{at + ".eku", err}
 	}
 	return a, nil
 }
 
-func (a *authority) addRoot(i int, root Root) error {
-	switch {
-	case root.Certificate == nil:
-		return errors.New("missing")
-	case !root.IsCA || !root.BasicConstraintsValid:
-		return fmt.Errorf("certificate %s is not a CA", quote(root.Subject.String()))
-	}
-	if err := cose.CheckKey(root.PublicKey); err != nil {
-		return fmt.Errorf("certificate %s: %w", quote(root.Subject.String()), err)
-	}
-	// With at most one root for a name and key, a chain has at most one path, so
-	// that a Decision does not depend on which path is found first.
-	for j, other := range a.roots[:i] {
-		if sameAnchor(root, other) {
-			return fmt.Errorf("same name and key as roots[%d]", j)
+// checkWorkloads: who is named by a SPIFFE ID is named by a valid one.
+func checkWorkloads(path, iss, san string) error {
+	if isSPIFFE(iss) {
+		if err := checkSPIFFE(iss); err != nil {
+			return &fieldError{path + ".iss", err}
 		}
 	}
-	a.pool.AddCert(root.Certificate)
+	if isSPIFFE(san) {
+		// A * stands for what a segment may hold.
+		if err := checkSPIFFE(strings.ReplaceAll(san, "*", "x")); err != nil {
+			return &fieldError{path + ".x509.san", err}
+		}
+	}
 	return nil
 }
 
-func sameAnchor(a, b Root) bool {
-	return bytes.Equal(a.RawSubject, b.RawSubject) && bytes.Equal(a.RawSubjectPublicKeyInfo, b.RawSubjectPublicKeyInfo)
-}
-
-func (a *authority) sharesRoot(b *authority) bool {
-	return slices.ContainsFunc(a.roots, func(r Root) bool {
-		return slices.ContainsFunc(b.roots, func(s Root) bool { return sameAnchor(r, s) })
-	})
-}
-
-// altName is a subject alternative name as it stands in the certificate: not
-// parsed and printed again, for that would make different names equal.
-type altName struct {
-	tag   int
-	value string
-}
-
-// Tags of GeneralName that can name an issuer (RFC 5280 §4.2.1.6).
-const (
-	tagEmail = 1
-	tagDNS   = 2
-	tagURI   = 6
-)
-
-func parseAltName(s string) altName {
-	switch {
-	case strings.Contains(s, ":"):
-		return altName{tagURI, s}
-	case strings.Contains(s, "@"):
-		return altName{tagEmail, s}
-	default:
-		return altName{tagDNS, s}
+// list takes in what doc lists.
+func (c *certifier) list(at string, doc *X509) error {
+	if len(doc.Roots) == 0 {
+		return wrong(at+".roots", "none; list at least one certificate")
 	}
-}
-
-// altNames reads the names of c; crypto/x509 has checked the extension already.
-func altNames(c *x509.Certificate) []altName {
-	var names []altName
-	for _, e := range c.Extensions {
-		if !e.Id.Equal(asn1.ObjectIdentifier{2, 5, 29, 17}) {
-			continue
-		}
-		var list asn1.RawValue
-		if _, err := asn1.Unmarshal(e.Value, &list); err != nil {
-			return nil
-		}
-		for rest := list.Bytes; len(rest) > 0; {
-			var name asn1.RawValue
-			var err error
-			if rest, err = asn1.Unmarshal(rest, &name); err != nil {
-				return nil
-			}
-			if name.Class == asn1.ClassContextSpecific && slices.Contains([]int{tagEmail, tagDNS, tagURI}, name.Tag) {
-				names = append(names, altName{name.Tag, string(name.Bytes)})
-			}
+	for i, root := range doc.Roots {
+		if err := c.add(root.Certificate, true); err != nil {
+			return &fieldError{fmt.Sprintf("%s.roots[%d]", at, i), err}
 		}
 	}
-	return names
-}
-
-// admitsName reports whether a leaf with that name speaks for an issuer of r.
-func (a *authority) admitsName(r *rule, name altName) bool {
-	if a.san != (altName{}) {
-		return name == a.san
-	}
-	return name.tag == tagURI && r.admitsIssuer(name.value)
-}
-
-// wanted is the name that a leaf must have to speak as iss.
-func (a *authority) wanted(iss string) altName {
-	if a.san != (altName{}) {
-		return a.san
-	}
-	return altName{tagURI, iss}
-}
-
-// leaf is what a validated chain comes to. It is shared by statements and never
-// modified.
-type leaf struct {
-	key        crypto.PublicKey
-	names      []altName
-	sum        [32]byte // SHA-256 of the certificate
-	thumbprint [32]byte // of the key
-	used       int      // certificates of the message that the path uses, from the leaf on
-	from, to   time.Time
-}
-
-func (l *leaf) holdsAt(now time.Time) bool { return !now.Before(l.from) && !now.After(l.to) }
-
-const chainHint = "send the leaf first, then each certificate that signed the one before, up to a root that the policy lists"
-
-// certificate finds out who signed s, if it is somebody r knows by certificate.
-// All but the signature itself is checked here, the path last.
-func (r *rule) certificate(s *statement.Statement, now time.Time, cache *chainCache) (*leaf, *Refusal) {
-	at := r.path + ".x509"
-	if len(s.Chain) == 0 {
-		return nil, refuse(CodeCertificateInvalid, at, "send the chain as x5chain (33) in the unprotected header, or in the protected one",
-			"x5t names a certificate that is not in the message")
-	}
-	if err := checkIssuerURI(s.Issuer); err != nil {
-		return nil, refuse(CodeCertificateInvalid, at, "use a URI as iss", "%v", err)
-	}
-	slot := cache.slot(r.path, s.Chain)
-	l, hit := cache.get(slot, now)
-	var certs []*x509.Certificate
-	if !hit {
-		var refusal *Refusal
-		if certs, refusal = r.parseChain(s.Chain); refusal != nil {
-			return nil, refusal
-		}
-		l = &leaf{key: certs[0].PublicKey, names: altNames(certs[0]), sum: sha256.Sum256(certs[0].Raw)}
-		var err error
-		if l.thumbprint, err = cose.Thumbprint(l.key); err != nil {
-			return nil, refuse(CodeCertificateInvalid, at, chainHint, "leaf certificate: %v", err)
+	for i, ca := range doc.Intermediates {
+		if err := c.add(ca.Certificate, false); err != nil {
+			return &fieldError{fmt.Sprintf("%s.intermediates[%d]", at, i), err}
 		}
 	}
-	if want := r.certs.wanted(s.Issuer); !slices.Contains(l.names, want) {
-		return nil, refuse(CodeCertificateInvalid, at+".san", fmt.Sprintf("use a certificate with the subject alternative name %s", quote(want.value)),
-			"the leaf certificate does not speak for iss %s: %s", quote(s.Issuer), showNames(l.names))
-	}
-	// SPEC RFC 9943 §6: whoever else the protected header names must be the same.
-	if s.KeyID != nil && !bytes.Equal(s.KeyID, l.thumbprint[:]) && !bytes.Equal(s.KeyID, l.sum[:]) {
-		return nil, refuse(CodeCertificateInvalid, at, "leave kid out, or set it to the RFC 9679 thumbprint of the leaf's key or the SHA-256 of the leaf",
-			"kid %s and the leaf certificate name different keys", quote(KeyID(s.KeyID).String()))
-	}
-	if refusal := checkAlgorithm(s.Alg, l.key, at); refusal != nil {
-		return nil, refusal
-	}
-	if !hit {
-		if refusal := r.validate(certs, l, now); refusal != nil {
-			return nil, refusal
-		}
-		cache.put(slot, l)
-	}
-	return l, nil
-}
-
-// parseChain reads the certificates and checks what needs no path. Their number
-// and size were bounded by statement.Parse.
-func (r *rule) parseChain(chain [][]byte) ([]*x509.Certificate, *Refusal) {
-	at := r.path + ".x509"
-	certs := make([]*x509.Certificate, len(chain))
-	for i, der := range chain {
-		c, err := x509.ParseCertificate(der)
+	for i, crl := range doc.CRLs {
+		r, err := newRevocations(crl, &c.anchors)
 		if err != nil {
-			return nil, refuse(CodeCertificateInvalid, at, chainHint, "certificate %d of the chain: %s", i, show(err))
+			return &fieldError{fmt.Sprintf("%s.crls[%d]", at, i), err}
 		}
-		if err := cose.CheckKey(c.PublicKey); err != nil {
-			return nil, refuse(CodeCertificateInvalid, at, "use certificates with keys on P-256, P-384 or P-521, Ed25519, or RSA of 2048 to 4096 bits",
-				"certificate %d of the chain: %s", i, show(err))
+		if j := slices.IndexFunc(c.revocations, r.sameSource); j >= 0 {
+			return wrong(fmt.Sprintf("%s.crls[%d]", at, i), "is a list of the same CA as crls[%d]; keep the newer one", j)
 		}
-		certs[i] = c
+		c.revocations = append(c.revocations, r)
 	}
-	switch l := certs[0]; {
-	case l.IsCA:
-		return nil, refuse(CodeCertificateInvalid, at, "sign with an end-entity certificate", "the leaf is a CA certificate")
-	case l.KeyUsage != 0 && l.KeyUsage&x509.KeyUsageDigitalSignature == 0:
-		return nil, refuse(CodeCertificateInvalid, at, "use a certificate with key usage digitalSignature", "the leaf's key usage does not allow signatures")
-	case !r.certs.usage.named(l):
-		return nil, refuse(CodeCertificateInvalid, at+".eku", "use a certificate with extended key usage "+r.certs.usage.name,
-			"the leaf does not list the extended key usage %s", r.certs.usage.name)
+	switch doc.CRLExpired {
+	case "", RefuseExpired, AllowExpired:
+		c.allowExpired = doc.CRLExpired == AllowExpired
+	default:
+		return wrong(at+".crlExpired", "%s; want %s or %s", quote(doc.CRLExpired), RefuseExpired, AllowExpired)
 	}
-	return certs, nil
+	return c.listDenied(at, doc.Deny)
 }
 
-// validate finds the path from the leaf to a root and writes its extent into l.
-//
-// SPEC RFC 9943 §5.1.1.1: the service MUST build and validate a full path (RFC
-// 5280 §6) from the issuer's certificate to a root it has registered.
-func (r *rule) validate(certs []*x509.Certificate, l *leaf, now time.Time) *Refusal {
-	at := r.path + ".x509"
-	opts := x509.VerifyOptions{
-		Roots:         r.certs.pool, // never nil, which would mean the system's
-		Intermediates: x509.NewCertPool(),
-		CurrentTime:   now,
-		KeyUsages:     []x509.ExtKeyUsage{r.certs.usage.known}, // of an OID: any, checked below
-	}
-	if now.IsZero() {
-		opts.CurrentTime = now.Add(1) // a zero CurrentTime would mean the wall clock
-	}
-	for _, c := range certs[1:] {
-		opts.Intermediates.AddCert(c)
-	}
-	paths, err := certs[0].Verify(opts)
-	if err != nil {
-		return refuse(CodeCertificateInvalid, at, chainHint, "the chain does not lead to a root of %s: %s", r.path, showVerify(err, now))
-	}
-	// SPEC RFC 9360 §2: x5chain is ordered, each certificate certified by the
-	// next. So the path is the chain as sent up to the anchor; when a later one
-	// is an anchor too, the shorter path decides.
-	var best []*x509.Certificate
-	for _, path := range paths {
-		n := common(path, certs)
-		if n >= len(path)-1 && (best == nil || len(path) < len(best)) {
-			best, l.used = path, n
+func (c *certifier) listDenied(at string, list []Denied) error {
+	for i, doc := range list {
+		d, err := newDenied(doc)
+		if err != nil {
+			return &fieldError{fmt.Sprintf("%s.deny[%d]", at, i), err}
 		}
+		c.denied = append(c.denied, d)
 	}
-	if best == nil {
-		return refuse(CodeCertificateInvalid, at, chainHint, "the certificates of the chain are not in order")
-	}
-	var w window
-	for i, c := range best {
-		if i > 0 && !r.certs.usage.permitted(c) {
-			return refuse(CodeCertificateInvalid, at+".eku", "use a chain whose CAs allow it", "CA %s does not allow the extended key usage %s",
-				quote(c.Subject.String()), r.certs.usage.name)
-		}
-		w.narrow(c.NotBefore, c.NotAfter)
-	}
-	l.from, l.to = w.from, w.to
 	return nil
 }
 
-// common counts the certificates that path and sent begin with.
-func common(path, sent []*x509.Certificate) int {
-	n := 0
-	for n < len(path) && n < len(sent) && path[n].Equal(sent[n]) {
-		n++
+// named finds the name with which names speak for iss.
+func (n naming) named(names []altName, iss string) (altName, bool) {
+	if i := slices.IndexFunc(names, n.orIss(iss).admits); i >= 0 {
+		return names[i], true
+	}
+	return altName{}, false
+}
+
+// orIss is n or, where there is none, what stands for iss: the URI itself.
+func (n naming) orIss(iss string) naming {
+	if n == (naming{}) {
+		return naming{tag: tagURI, literal: iss}
 	}
 	return n
 }
 
-func (l *leaf) identity(iss string) Identity {
-	return Identity{Kind: Certificate, Issuer: iss, Thumbprint: hex.EncodeToString(l.sum[:])}
-}
-
-func showVerify(err error, now time.Time) string {
-	var invalid x509.CertificateInvalidError
-	if errors.As(err, &invalid) && invalid.Reason == x509.Expired {
-		return fmt.Sprintf("certificate %s is valid from %s to %s, and it is %s", quote(invalid.Cert.Subject.String()),
-			stamp(invalid.Cert.NotBefore), stamp(invalid.Cert.NotAfter), stamp(now))
+// checkNames: one leaf speaks as one issuer. Without `san:` or `identity:` it
+// does by itself, for the leaf then names its iss. A name given by them must be
+// nobody else's.
+func (p *Policy) checkNames() error {
+	for _, r := range p.rules {
+		mine, ok := r.speakers()
+		if !ok || mine.naming == (naming{}) {
+			continue
+		}
+		for _, other := range p.rules {
+			theirs, ok := other.speakers()
+			if !ok || other.Iss == r.Iss || mine.login != theirs.login && mine.login != "" && theirs.login != "" || !mine.anchors.shares(theirs.anchors) {
+				continue
+			}
+			if other.pattern != nil && mine.naming.String() == r.Iss {
+				continue // iss itself: this rule hides the pattern
+			}
+			if mine.naming.meets(theirs.named(other)) {
+				return wrong(r.path+mine.at, "%s under the same root also speaks for %s", quote(mine.naming.String()), other.path)
+			}
+		}
 	}
-	return show(err)
+	return nil
 }
 
-// show is the text of an error that may repeat a stranger's words.
-func show(err error) string {
-	if s := err.Error(); len(s) <= 200 && printable(s) {
-		return s
+// speakers are the leaves that may speak for an issuer.
+type speakers struct {
+	at      string // what names them, below the issuer
+	anchors *anchors
+	naming  naming // zero: the iss itself
+	login   string // where they have logged in; "" is anywhere
+}
+
+func (r *rule) speakers() (speakers, bool) {
+	switch by := r.by.(type) {
+	case certified:
+		return speakers{".x509.san", &by.certs.anchors, by.certs.naming, ""}, true
+	case loggedIn:
+		return speakers{".oidc.identity", &by.login.anchors, by.login.naming, by.login.issuer}, true
 	}
-	return quote(err.Error())
+	return speakers{}, false
 }
 
-func showNames(names []altName) string {
-	switch len(names) {
-	case 0:
-		return "it has no subject alternative name"
-	case 1:
-		return "its subject alternative name is " + quote(names[0].value)
-	default:
-		return fmt.Sprintf("its subject alternative names are %s and %d more", quote(names[0].value), len(names)-1)
+// named is how the leaves of r are named.
+func (s speakers) named(r *rule) naming {
+	if s.naming == (naming{}) && r.pattern != nil {
+		return naming{tag: tagURI, regexp: r.pattern}
 	}
+	return s.naming.orIss(r.Iss)
 }
 
-func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }
+// certified is the source `x509`.
+type certified struct{ *rule }
+
+func (c certified) member() string                        { return "x509" }
+func (c certified) lookups(*statement.Statement) []Lookup { return nil }
+
+func (c certified) fits(s *statement.Statement) *Refusal {
+	return namesCertificate(s, c.path+".x509")
+}
+
+func (c certified) resolve(s *statement.Statement, f *facts) (signatory, *Refusal) {
+	at := c.path + ".x509"
+	var name altName
+	l, refusal := c.certs.judge(at, s, f.now, f.chains, func(l *leaf) (refusal *Refusal) {
+		name, refusal = c.speaks(l, s.Issuer)
+		return refusal
+	})
+	if refusal != nil {
+		return signatory{}, refusal
+	}
+	who := l.signatory(Certificate, name.value, s)
+	who.from, who.to = l.from, l.to
+	return who, nil
+}
+
+// speaks finds the name with which l speaks for iss.
+func (c certified) speaks(l *leaf, iss string) (altName, *Refusal) {
+	at := c.path + ".x509"
+	name, ok := c.certs.naming.named(l.names, iss)
+	if !ok {
+		return name, refuse(CodeCertificateInvalid, at+".san", fmt.Sprintf("use a certificate with the subject alternative name %s", quote(c.certs.naming.orIss(iss).String())),
+			"the leaf certificate does not speak for iss %s: %s", quote(iss), showNames(l.names))
+	}
+	if name.tag == tagURI && isSPIFFE(name.value) {
+		err := checkSVID(l.names)
+		if err == nil && c.pattern != nil && domainOf(c.Pattern) == "" {
+			err = errors.New("the pattern of the policy does not stay in one trust domain, as ^spiffe://domain/ would")
+		}
+		if err != nil {
+			return name, refuse(CodeCertificateInvalid, at+".san", "use an X.509-SVID: one URI, which is spiffe://domain/path", "the leaf is no SPIFFE certificate: %s", show(err))
+		}
+	}
+	for _, a := range c.certs.subject {
+		if !a.in(l.Certificate) {
+			return name, refuse(CodeCertificateInvalid, at+".subject", fmt.Sprintf("use a certificate whose subject has %s=%s", a.name, a.value),
+				"the leaf's subject is %s, which has not %s once and as %s", quote(l.Subject.String()), a.name, quote(a.value))
+		}
+	}
+	return name, nil
+}
+
+func (c certified) recorded(s *statement.Statement, _ *facts) (signatory, error) {
+	l, err := keptLeaf(s)
+	if err != nil {
+		return signatory{}, err
+	}
+	name, ok := c.certs.naming.named(l.names, s.Issuer)
+	if !ok {
+		return signatory{}, fmt.Errorf("the certificate that was kept does not speak for iss %s", quote(s.Issuer))
+	}
+	return l.signatory(Certificate, name.value, s), nil
+}
+
+// keptLeaf reads the leaf of s, whose collateral is what was kept.
+func keptLeaf(s *statement.Statement) (*leaf, error) {
+	if len(s.Chain) == 0 {
+		return nil, errors.New("the certificates that it judged are not kept")
+	}
+	c, err := x509.ParseCertificate(s.Chain[0])
+	if err != nil {
+		return nil, fmt.Errorf("leaf certificate: %w", err)
+	}
+	return &leaf{Certificate: c, names: altNames(c), sum: sha256.Sum256(c.Raw), used: len(s.Chain)}, nil
+}

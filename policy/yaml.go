@@ -2,19 +2,16 @@ package policy
 
 import (
 	"bytes"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
 
 	"go.yaml.in/yaml/v4"
 
-	"github.com/scittd/scittd/internal/cose"
 	"github.com/scittd/scittd/statement"
 )
 
@@ -28,7 +25,7 @@ func ReadYAML(name string) (*Policy, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read policy: %w", err)
 	}
-	f := file{name: name}
+	f := file{name: name, text: b}
 	if err := yaml.Load(b, &f.root); err != nil {
 		return nil, f.syntax(err)
 	}
@@ -54,6 +51,7 @@ func ReadYAML(name string) (*Policy, error) {
 // file is a YAML document with its positions.
 type file struct {
 	name string
+	text []byte
 	root yaml.Node // DocumentNode
 }
 
@@ -91,15 +89,91 @@ func (f *file) semantic(err error) error {
 	if !errors.As(err, &field) {
 		return fmt.Errorf("read policy: %s: %w", f.name, err)
 	}
-	n := f.top()
-	for _, step := range strings.FieldsFunc(field.path, func(r rune) bool { return r == '.' || r == '[' || r == ']' }) {
+	n, _ := follow(f.top(), placeSteps(field.path))
+	var within *expressionError
+	if errors.As(err, &within) && n != nil {
+		n = f.within(n, within)
+	}
+	return f.at(n, err)
+}
+
+// within is where in the file a place in the text of n stands, as far as that
+// can be told: text that is folded or has escapes stands where it begins.
+func (f *file) within(n *yaml.Node, at *expressionError) *yaml.Node {
+	found := *n
+	switch {
+	case n.Style&yaml.LiteralStyle != 0:
+		lines := bytes.Split(f.text, []byte("\n"))
+		if n.Line >= len(lines) {
+			return n
+		}
+		first := lines[n.Line] // of the text, which is indented like it
+		found.Line += at.line
+		found.Column = len(first) - len(bytes.TrimLeft(first, " ")) + at.column
+	case at.line == 1 && n.Style == 0:
+		found.Column += at.column - 1
+	case at.line == 1 && n.Style&(yaml.SingleQuotedStyle|yaml.DoubleQuotedStyle) != 0:
+		found.Column += at.column
+	}
+	return &found
+}
+
+// Line returns where a rule of the policy file stands: by its place in the
+// document ("issuers[1].x509", "deny[0]") or, as answers name it, by its name
+// ("release-issuers.x509"); 0 when it has no line there.
+func Line(name, rule string) int {
+	b, err := readFile(name)
+	if err != nil {
+		return 0
+	}
+	var root yaml.Node
+	if yaml.Load(b, &root) != nil {
+		return 0
+	}
+	f := file{name: name, root: root}
+	steps := placeSteps(rule)
+	if len(steps) == 0 {
+		return 0
+	}
+	if called := calledSo(f.top(), steps[0]); called != nil {
+		n, _ := follow(called, steps[1:])
+		return n.Line
+	}
+	if n, found := follow(f.top(), steps); found {
+		return n.Line
+	}
+	return 0
+}
+
+// placeSteps takes "issuers[1].x509" apart.
+func placeSteps(path string) []string {
+	return strings.FieldsFunc(path, func(r rune) bool { return r == '.' || r == '[' || r == ']' })
+}
+
+// follow goes down from n as far as there is something; found: one step at least.
+func follow(n *yaml.Node, steps []string) (end *yaml.Node, found bool) {
+	for _, step := range steps {
 		next := get(n, step)
 		if next == nil {
 			break // the nearest that is there
 		}
-		n = next
+		n, found = next, true
 	}
-	return f.at(n, err)
+	return n, found
+}
+
+// calledSo is the issuer or rule that has the name.
+func calledSo(top *yaml.Node, name string) *yaml.Node {
+	for _, list := range []string{"issuers", "rules"} {
+		for _, item := range elements(get(top, list)) {
+			for _, candidate := range append([]*yaml.Node{item}, elements(get(item, "rules"))...) {
+				if n := get(candidate, "name"); n != nil && n.Value == name {
+					return candidate
+				}
+			}
+		}
+	}
+	return nil
 }
 
 // refuseAliases: what stands in one place should mean one thing, and no more
@@ -148,106 +222,6 @@ func elements(n *yaml.Node) []*yaml.Node {
 	return n.Content
 }
 
-// inline replaces every key and root by the text that the logged form has.
-func (f *file) inline() error {
-	for _, list := range []string{"operators", "issuers"} {
-		for _, item := range elements(get(f.top(), list)) {
-			if err := f.inlineKey(get(item, "key")); err != nil {
-				return err
-			}
-			if err := f.inlineRoots(get(get(item, "x509"), "roots")); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-func (f *file) inlineKey(n *yaml.Node) error {
-	if n == nil || n.Kind != yaml.ScalarNode {
-		return nil // for Load to complain about
-	}
-	b, err := f.open(n.Value)
-	if err != nil {
-		return f.at(n, err)
-	}
-	k, err := cose.ParsePublic(b)
-	if err != nil {
-		return f.at(n, fmt.Errorf("key %s: %w", shorten(n.Value), err))
-	}
-	text, err := Key(k).MarshalText()
-	if err != nil {
-		return f.at(n, fmt.Errorf("key %s: %w", shorten(n.Value), err))
-	}
-	n.Value, n.Tag, n.Style = string(text), "!!str", 0
-	return nil
-}
-
-// inlineRoots: a file or text may hold several certificates.
-func (f *file) inlineRoots(list *yaml.Node) error {
-	var roots []*yaml.Node
-	for _, n := range elements(list) {
-		if n.Kind != yaml.ScalarNode {
-			return nil // for Load to complain about
-		}
-		b, err := f.open(n.Value)
-		if err != nil {
-			return f.at(n, err)
-		}
-		ders, err := certificates(b)
-		if err != nil {
-			return f.at(n, fmt.Errorf("root %s: %w", shorten(n.Value), err))
-		}
-		for _, der := range ders {
-			root := *n
-			root.Value, root.Tag, root.Style = string(encode64(der)), "!!str", 0
-			roots = append(roots, &root)
-		}
-	}
-	if roots != nil {
-		list.Content = roots
-	}
-	return nil
-}
-
-const pemMark = "-----BEGIN "
-
-// open returns PEM text as it is, else the content of the file it names.
-func (f *file) open(value string) ([]byte, error) {
-	if strings.HasPrefix(strings.TrimSpace(value), pemMark) {
-		return []byte(value), nil
-	}
-	if value == "" {
-		return nil, errors.New("empty; want a file name or PEM text")
-	}
-	if !filepath.IsAbs(value) {
-		value = filepath.Join(filepath.Dir(f.name), value)
-	}
-	return readFile(value)
-}
-
-// certificates reads PEM, or one certificate in DER.
-func certificates(b []byte) ([][]byte, error) {
-	if !bytes.Contains(b, []byte(pemMark)) {
-		return [][]byte{b}, nil
-	}
-	var ders [][]byte
-	for {
-		var block *pem.Block
-		if block, b = pem.Decode(b); block == nil {
-			break
-		}
-		if block.Type != "CERTIFICATE" {
-			return nil, fmt.Errorf("PEM block %s where a CERTIFICATE belongs", quote(block.Type))
-		}
-		ders = append(ders, block.Bytes)
-	}
-	if ders == nil {
-		return nil, errors.New("broken PEM")
-	}
-	return ders, nil
-}
-
 // readFile reads a file no larger than what can be registered.
 func readFile(name string) ([]byte, error) {
 	in, err := os.Open(name)
@@ -263,10 +237,4 @@ func readFile(name string) ([]byte, error) {
 		return nil, fmt.Errorf("%s has more than %d bytes", name, statement.MaxSize)
 	}
 	return b, nil
-}
-
-// shorten names what was read: the file, or the first line of the PEM text.
-func shorten(value string) string {
-	first, _, _ := strings.Cut(strings.TrimSpace(value), "\n")
-	return quote(first)
 }
