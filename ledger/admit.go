@@ -1,11 +1,9 @@
 package ledger
 
 import (
-	"fmt"
 	"slices"
 	"time"
 
-	"github.com/scittd/scittd/internal/detcbor"
 	"github.com/scittd/scittd/policy"
 	"github.com/scittd/scittd/statement"
 )
@@ -37,32 +35,9 @@ func draft(s *statement.Statement, d policy.Decision, index uint64, t time.Time)
 		},
 		Canonical: s.Canonical(),
 	}
-	if d.Chain != nil {
-		data, err := detcbor.Marshal(d.Chain)
-		if err != nil {
-			return n, fmt.Errorf("keep the chain of %s: %w", n.ID, err)
-		}
-		n.Collateral = append(n.Collateral, Collateral{Kind: ChainCollateral, Data: data})
-	}
-	if s.Detached() {
-		n.Collateral = append(n.Collateral, Collateral{Kind: PayloadCollateral, Data: []byte(s.Evidence())})
-	}
-	return n, nil
-}
-
-// chainOf finds the chain that draft kept; nil when there was none.
-func chainOf(collateral []Collateral) ([][]byte, error) {
-	for _, c := range collateral {
-		if c.Kind != ChainCollateral {
-			continue
-		}
-		var chain [][]byte
-		if err := detcbor.Unmarshal(c.Data, &chain); err != nil {
-			return nil, fmt.Errorf("%w: kept chain: %v", ErrCorrupt, err)
-		}
-		return chain, nil
-	}
-	return nil, nil
+	var err error
+	n.Collateral, err = keep(s, d)
+	return n, err
 }
 
 // deliver fixes where n will be placed: for every artifact in every repository

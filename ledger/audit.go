@@ -44,6 +44,7 @@ type Dossier struct {
 	Image                statement.Digest
 	Collateral           []Collateral // in order; without Data where the content is missing
 	Deliveries           []Delivery   // without EntryID
+	Later                []Delivery   // those that were added since (see Placements), as the record of it names them
 }
 
 // Dossiers are some that are put together, by index, table by table.

@@ -26,6 +26,9 @@ var (
 	ErrClosed = errors.New("ledger closed")
 	// ErrReadOnly: this ledger was opened without a signing key.
 	ErrReadOnly = errors.New("ledger has no signing key")
+	// ErrMeanwhile: another policy came into force, under which this cannot be
+	// judged with what was brought. Submitting again is right.
+	ErrMeanwhile = errors.New("the policy has changed meanwhile")
 	// ErrCorrupt: what the store returned contradicts what was signed. It is
 	// never repaired silently and never served.
 	ErrCorrupt = errors.New("ledger is corrupt")

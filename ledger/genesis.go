@@ -76,7 +76,7 @@ func Init(ctx context.Context, s Store, issuer *receipts.Issuer, g Genesis, cloc
 	}
 	b.Head = Head{SignedHead: signed}
 
-	st := &state{head: b.Head, policy: p, announced: []Service{svc}}
+	st := &state{head: b.Head, policy: p, signed: p.Succession(), announced: []Service{svc}}
 	if st.keys, err = keysOf(st.announced); err != nil {
 		return fmt.Errorf("init: %w", err)
 	}

@@ -32,6 +32,7 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -89,6 +90,8 @@ type Ledger struct {
 	current atomic.Pointer[state]
 	counts  counts
 	halt    halt
+	series  *follower
+	reigns  reigns
 
 	remember    func(context.Context, Head) error
 	checkpoints *checkpoints // nil: without the key
@@ -121,7 +124,7 @@ func Open(ctx context.Context, s Store, o Options) (*Ledger, error) {
 	l := &Ledger{
 		store: s, issuer: o.Issuer, clocks: newClocks(s.Now, o),
 		prover: newProver(s), heads: lru[headKey, struct{}]{limit: cachedHeads}, done: make(chan struct{}),
-		remember: o.Remember,
+		remember: o.Remember, series: newFollower(s),
 	}
 	if o.Checkpoint != nil {
 		if l.checkpoints, err = newCheckpoints(o, st, l.clocks.steady); err != nil {
@@ -172,6 +175,9 @@ func (l *Ledger) Append(ctx context.Context, sub Submission) (Registered, error)
 	}
 	if err := ctx.Err(); err != nil {
 		return Registered{}, err
+	}
+	if l.Policy().Serial(sub.Decision) {
+		l.series.ahead(ctx, sub.Statement.Issuer, l.Seen().Size)
 	}
 	w, err := l.queue.put(sub)
 	if err != nil {
@@ -233,6 +239,20 @@ func (l *Ledger) Service() Service { return l.current.Load().service() }
 
 // Keys are the receipt keys announced in the log: current, then retired.
 func (l *Ledger) Keys() receipts.KeySet { return l.current.Load().keys }
+
+// CheckpointKeys are the verifier keys of checkpoints announced in the log:
+// current, then retired.
+func (l *Ledger) CheckpointKeys() []string {
+	var keys []string
+	for _, svc := range l.current.Load().announced {
+		for _, vkey := range svc.CheckpointKeys {
+			if !slices.Contains(keys, vkey) {
+				keys = append(keys, vkey)
+			}
+		}
+	}
+	return keys
+}
 
 // Head returns the newest signed head. A policy that it brings into force is in
 // force here too, from now on.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync/atomic"
 
 	"github.com/scittd/scittd/policy"
@@ -16,7 +17,8 @@ import (
 type state struct {
 	head      Head
 	policy    *policy.Policy
-	announced []Service // newest first; the last is leaf 1
+	signed    policy.Succession // of policy: what operators have signed since
+	announced []Service         // newest first; the last is leaf 1
 	keys      receipts.KeySet
 }
 
@@ -32,16 +34,10 @@ func load(ctx context.Context, s Store) (*state, *edge, error) {
 		return nil, nil, fmt.Errorf("read the newest head: %w", err)
 	}
 	st := &state{head: h}
-	if st.policy, err = loadPolicy(ctx, s, h.Policy); err != nil {
+	if st.policy, st.signed, err = loadPolicy(ctx, s, h); err != nil {
 		return nil, nil, err
 	}
-	if st.announced, err = loadServices(ctx, s); err != nil {
-		return nil, nil, err
-	}
-	if st.keys, err = keysOf(st.announced); err != nil {
-		return nil, nil, fmt.Errorf("%w: %v", ErrCorrupt, err)
-	}
-	if err := verifyHead(h, st.keys); err != nil {
+	if err := st.loadServices(ctx, s); err != nil {
 		return nil, nil, err
 	}
 	e, err := loadEdge(ctx, s, h)
@@ -141,10 +137,15 @@ func moved(known, newest Head) error {
 // advance is st as of the later head h: what others have said about the log
 // since is read, and little else.
 func advance(ctx context.Context, s Store, st *state, h Head) (*state, error) {
-	next := &state{head: h, policy: st.policy, announced: st.announced, keys: st.keys}
+	next := &state{head: h, policy: st.policy, signed: st.signed, announced: st.announced, keys: st.keys}
 	var err error
-	if h.Policy != st.head.Policy {
-		if next.policy, err = loadPolicy(ctx, s, h.Policy); err != nil {
+	switch {
+	case h.Policy != st.head.Policy:
+		if next.policy, next.signed, err = loadPolicy(ctx, s, h); err != nil {
+			return nil, err
+		}
+	case st.policy.Threshold > 1:
+		if next.signed, err = addSigned(ctx, s, st.signed, st.head.Size, h); err != nil {
 			return nil, err
 		}
 	}
@@ -153,12 +154,7 @@ func advance(ctx context.Context, s Store, st *state, h Head) (*state, error) {
 		return nil, fmt.Errorf("find service statements: %w", err)
 	}
 	if len(newest) > 0 && newest[0].Index >= st.head.Size {
-		if next.announced, err = loadServices(ctx, s); err != nil {
-			return nil, err
-		}
-		if next.keys, err = keysOf(next.announced); err != nil {
-			return nil, fmt.Errorf("%w: %v", ErrCorrupt, err)
-		}
+		return next, next.loadServices(ctx, s)
 	}
 	return next, verifyHead(h, next.keys)
 }
@@ -173,55 +169,117 @@ func verifyHead(h Head, keys receipts.KeySet) error {
 	return fmt.Errorf("%w: the head of size %d is signed by no key that the log announced", ErrCorrupt, h.Size)
 }
 
-// loadPolicy reads the policy at index, which the head names as in force.
-func loadPolicy(ctx context.Context, s Store, index uint64) (*policy.Policy, error) {
-	ids, err := s.Leaves(ctx, index, index+1)
+// loadPolicy reads the policy that h names as in force, and what operators have
+// signed since.
+func loadPolicy(ctx context.Context, s Store, h Head) (p *policy.Policy, signed policy.Succession, err error) {
+	ids, err := s.Leaves(ctx, h.Policy, h.Policy+1)
 	if err != nil {
-		return nil, fmt.Errorf("read policy entry %d: %w", index, err)
+		return nil, signed, fmt.Errorf("read policy entry %d: %w", h.Policy, err)
 	}
 	if len(ids) != 1 {
-		return nil, fmt.Errorf("%w: no policy entry %d", ErrCorrupt, index)
+		return nil, signed, fmt.Errorf("%w: no policy entry %d", ErrCorrupt, h.Policy)
 	}
 	stmt, err := loadStatement(ctx, s, ids[0])
 	if err != nil {
-		return nil, err
+		return nil, signed, err
 	}
-	p, err := policy.FromStatement(stmt)
-	if err != nil {
-		return nil, fmt.Errorf("%w: policy entry %d: %v", ErrCorrupt, index, err)
+	if p, err = policy.FromStatement(stmt); err != nil {
+		return nil, signed, fmt.Errorf("%w: policy entry %d: %v", ErrCorrupt, h.Policy, err)
 	}
-	return p, nil
+	if p.Threshold == 1 {
+		return p, p.Succession(), nil // none that wait for others
+	}
+	signed, err = addSigned(ctx, s, p.Succession(), h.Policy+1, h)
+	return p, signed, err
 }
 
-// loadServices reads every announcement, newest first.
-func loadServices(ctx context.Context, s Store) ([]Service, error) {
-	var services []Service
-	q := Query{Scope: All, MediaTypes: []string{policy.ServiceMediaType}, Limit: MaxPage}
-	for {
+// addSigned counts the operators' signatures that the log has from an index on up to
+// h, under what is to replace the policy in force.
+func addSigned(ctx context.Context, s Store, signed policy.Succession, from uint64, h Head) (policy.Succession, error) {
+	entries, err := policyEntries(ctx, s, from, h.Size)
+	if err != nil {
+		return signed, err
+	}
+	for _, e := range entries {
+		stmt, err := loadStatement(ctx, s, e.ID)
+		if err != nil {
+			return signed, err
+		}
+		next, completed, err := signed.Add(stmt)
+		if err == nil && completed != nil {
+			err = fmt.Errorf("it has enough signatures, but entry %d is in force", h.Policy)
+		}
+		if err != nil {
+			return signed, fmt.Errorf("%w: policy entry %d: %v", ErrCorrupt, e.Index, err)
+		}
+		signed = next
+	}
+	return signed, nil
+}
+
+// policyEntries are the policy statements [from, to), the oldest first.
+func policyEntries(ctx context.Context, s Index, from, to uint64) ([]Entry, error) {
+	var all []Entry
+	q := Query{Scope: All, MediaTypes: []string{policy.MediaType}, Before: to, Limit: MaxPage}
+	for more := from < to; more; {
 		page, err := s.Find(ctx, q)
 		if err != nil {
-			return nil, fmt.Errorf("find service statements: %w", err)
+			return nil, fmt.Errorf("find policy statements: %w", err)
+		}
+		more = len(page) == MaxPage
+		for _, e := range page {
+			if q.Before = e.Index; e.Index < from {
+				more = false
+				break
+			}
+			all = append(all, e)
+		}
+	}
+	slices.Reverse(all)
+	return all, nil
+}
+
+// loadServices reads every announcement, newest first, and verifies the head under
+// a key that was announced before its batch: whoever could announce a key in the
+// batch that it signs would need no announcement. Leaf 1 announces the first one.
+func (st *state) loadServices(ctx context.Context, s Store) error {
+	st.announced = nil
+	var before []Service
+	q := Query{Scope: All, MediaTypes: []string{policy.ServiceMediaType}, Limit: MaxPage}
+	for more := true; more; {
+		page, err := s.Find(ctx, q)
+		if err != nil {
+			return fmt.Errorf("find service statements: %w", err)
 		}
 		for _, e := range page {
 			stmt, err := loadStatement(ctx, s, e.ID)
 			if err != nil {
-				return nil, err
+				return err
 			}
 			svc, err := serviceOf(stmt)
 			if err != nil {
-				return nil, fmt.Errorf("%w: entry %d: %v", ErrCorrupt, e.Index, err)
+				return fmt.Errorf("%w: entry %d: %v", ErrCorrupt, e.Index, err)
 			}
-			services = append(services, svc)
+			st.announced = append(st.announced, svc)
+			if e.Index < st.head.PrevSize || st.head.PrevSize == 0 {
+				before = append(before, svc)
+			}
 			q.Before = e.Index
 		}
-		if len(page) < MaxPage {
-			break
-		}
+		more = len(page) == MaxPage
 	}
-	if len(services) == 0 {
-		return nil, fmt.Errorf("%w: no service statement", ErrCorrupt)
+	if len(st.announced) == 0 {
+		return fmt.Errorf("%w: no service statement", ErrCorrupt)
 	}
-	return services, nil
+	var err error
+	if st.keys, err = keysOf(st.announced); err != nil {
+		return fmt.Errorf("%w: %v", ErrCorrupt, err)
+	}
+	keys, err := keysOf(before)
+	if err != nil {
+		return fmt.Errorf("%w: %v", ErrCorrupt, err)
+	}
+	return verifyHead(st.head, keys)
 }
 
 // loadStatement reads the bytes of one entry back and checks that they are its.
@@ -233,7 +291,12 @@ func loadStatement(ctx context.Context, s Index, id statement.ID) (*statement.St
 	if err != nil {
 		return nil, fmt.Errorf("read statement %s: %w", id, err)
 	}
-	stmt, err := statement.Parse(r.Canonical)
+	return parsed(r.Canonical, id)
+}
+
+// parsed reads the bytes of the entry id.
+func parsed(canonical []byte, id statement.ID) (*statement.Statement, error) {
+	stmt, err := statement.Parse(canonical)
 	if err != nil {
 		return nil, fmt.Errorf("%w: statement %s: %v", ErrCorrupt, id, err)
 	}

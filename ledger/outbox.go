@@ -68,7 +68,8 @@ type Outbox interface {
 	// a time. Concurrent calls never get the same row.
 	//
 	// Each Place has its turn: of one with more than p.Each due the oldest are
-	// taken, and the rest goes behind everything else that is due now. What fails
+	// taken, and the rest goes behind everything else that is due now (of very much, a
+	// few thousand a turn). What fails
 	// goes behind by its new NextAt. So nothing waits for ever, however much there
 	// is of something else.
 	//

@@ -86,6 +86,7 @@ type Query struct {
 	IssuerPrefixes []statement.IssuerPrefix // the issuer is covered by one of them
 	MediaTypes     []string
 	PredicateTypes []string
+	Subject        string    // SCITT's (sub); with Issuers, Artifacts or Evidence, for it has no index of its own (see Series)
 	Repository     string    // that the entry's claim is or will be placed in, at whatever registry
 	Since, Until   time.Time // registration time in [Since, Until); zero: open
 	Before         uint64    // index < Before; 0: from the newest

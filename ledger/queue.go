@@ -31,16 +31,29 @@ type Circumstances struct {
 }
 
 // Submission is what Append takes. The Decision was made by the caller under
-// Policy(); Append judges again what no longer holds. A detached Statement has
-// its payload with it. Repository is the one named by the path /v2/<name>/…, or
+// Policy(), with the Materials; Append judges again what no longer holds, with the
+// same. A detached Statement has its payload with it. Repository is the one named by the path /v2/<name>/…, or
 // ""; Image, the OCI subject that came with it, or "". Caller goes to the audit
 // row only.
 type Submission struct {
 	Statement  *statement.Statement
 	Decision   policy.Decision
+	Materials  []policy.Material // what the policy's Lookups brought
 	Repository string
 	Image      statement.Digest
 	Caller     string
+}
+
+// size is what of s a commit writes, in bytes: of evidence that came with it only
+// the digest.
+func (s *Submission) size() int {
+	n := len(s.Statement.Canonical())
+	for _, m := range s.Materials {
+		if m.Kind != policy.EvidenceDocument {
+			n += len(m.Body)
+		}
+	}
+	return n
 }
 
 // waiting is a Submission on its way through the sequencer.
@@ -132,7 +145,7 @@ func (q *queue) put(sub Submission) (*waiting, error) {
 		return nil, err
 	}
 	q.list = append(q.list, w)
-	q.bytes += len(sub.Statement.Canonical())
+	q.bytes += sub.size()
 	q.pending[sub.Statement.ID()]++
 	q.signal()
 	return w, nil
@@ -175,11 +188,11 @@ func (q *queue) join(batch []*waiting) []*waiting {
 func (q *queue) fillLocked(batch []*waiting) []*waiting {
 	size := 0
 	for _, w := range batch {
-		size += len(w.Statement.Canonical())
+		size += w.size()
 	}
 	n := 0
 	for ; n < len(q.list) && len(batch) < maxBatch; n++ {
-		bytes := len(q.list[n].Statement.Canonical())
+		bytes := q.list[n].size()
 		if len(batch) > 0 && size+bytes > maxBatchBytes {
 			break
 		}

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/scittd/scittd/policy"
 	"github.com/scittd/scittd/statement"
 )
 
@@ -72,6 +73,23 @@ func TestQueueIsBoundedInEntries(t *testing.T) {
 	}
 	if waiting, _, refused := q.load(); waiting != defaultQueue || refused != 5+defaultQueue+5-maxBatch {
 		t.Errorf("%d wait, %d were refused", waiting, refused)
+	}
+}
+
+func TestWhatIsKeptBesideAStatementCountsAndEvidenceDoesNot(t *testing.T) {
+	q := newQueue(0, (&clock{}).wall)
+	all := submissions(t, 100, 100)
+	for i := range all {
+		all[i].Materials = []policy.Material{
+			{Kind: policy.KeySetDocument, Source: "https://wabbit.example/jwks.json", Body: make([]byte, 256<<10)},
+			{Kind: policy.EvidenceDocument, Source: "sha256:…", Body: make([]byte, 64<<10)},
+		}
+	}
+	if n := fill(t, q, all); n != len(all) {
+		t.Fatalf("%d submissions were taken in, want %d", n, len(all))
+	}
+	if n := len(q.take()); n != 63 {
+		t.Errorf("a batch of %d submissions with 256 KiB each beside them, want 63 in 16 MiB", n)
 	}
 }
 

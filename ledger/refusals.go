@@ -27,9 +27,10 @@ type PushRefusal struct {
 // MaxRefusals is how many PushRefusals are kept; the oldest go first.
 const MaxRefusals = 10_000
 
-// Refusals keeps what became of pushed statements that were not registered, so
-// that publishers and operators can see it. It only shares the database with the
-// log, and what is kept proves nothing.
+// Refusals keeps what became of pushed statements that were not registered, and
+// counts all that were refused however they came (see RefusalTally), so that publishers
+// and operators can see it. It only shares the database with the log, and what is
+// kept proves nothing.
 type Refusals interface {
 	// NoteRefusal keeps r in the place of what was noted of the same manifest in
 	// the same repository.
@@ -39,4 +40,11 @@ type Refusals interface {
 	// FindRefusals returns the newest, at most limit, of a repository and of an
 	// image; "" means any.
 	FindRefusals(ctx context.Context, repository string, image statement.Digest, limit int) ([]PushRefusal, error)
+
+	// CountRefusals adds counts, in the order given, to those that are there. No
+	// more than MaxRefusalCounts are kept.
+	CountRefusals(ctx context.Context, counts []RefusalCount) error
+	// CountedRefusals returns those of which the last one was not before since, the
+	// most frequent first, at most limit.
+	CountedRefusals(ctx context.Context, since time.Time, limit int) ([]RefusalCount, error)
 }

@@ -136,7 +136,7 @@ func (q *sequencer) sequence(batch []*waiting) {
 // and trying again is right, except after ErrUnfit, which is a bug of ours: what
 // a store cannot hold should have been refused before.
 func refusable(err error) error {
-	if errors.Is(err, ErrClock) || errors.Is(err, ErrUnavailable) || errors.Is(err, ErrCorrupt) || errors.Is(err, ErrUnfit) || errors.Is(err, ErrHalted) {
+	if errors.Is(err, ErrClock) || errors.Is(err, ErrMeanwhile) || errors.Is(err, ErrUnavailable) || errors.Is(err, ErrCorrupt) || errors.Is(err, ErrUnfit) || errors.Is(err, ErrHalted) {
 		return err
 	}
 	return fmt.Errorf("%w: %w", ErrUnavailable, err)
@@ -203,7 +203,7 @@ func (q *sequencer) round(batch []*waiting, look bool) (left []*waiting, err err
 
 	// 3. Judge the others and write their rows. Nobody is refused whose bytes are
 	// committed, so for those somebody looks now at the latest.
-	b := q.draft(open, now)
+	b := q.draft(ctx, open, now)
 	refused := b.refused
 	if !look && len(refused) > 0 {
 		if refused, err = q.known(ctx, refused); err != nil {
@@ -308,8 +308,12 @@ func (q *sequencer) known(ctx context.Context, batch []*waiting) (open []*waitin
 		if _, ok := public[id]; !ok && !w.sent {
 			// A private entry must not show by being answered where fresh bytes
 			// would be refused.
-			if d := q.judge(w, q.clocks.wall()); d.Refusal != nil {
-				q.queue.tell(w, outcome{err: d.Refusal})
+			d, err := q.judge(w, q.clocks.wall())
+			if err == nil && d.Refusal != nil {
+				err = d.Refusal
+			}
+			if err != nil {
+				q.queue.tell(w, outcome{err: err})
 				continue
 			}
 		}
@@ -319,11 +323,22 @@ func (q *sequencer) known(ctx context.Context, batch []*waiting) (open []*waitin
 }
 
 // judge returns w's decision as it stands at t under the policy in force.
-func (q *sequencer) judge(w *waiting, t time.Time) policy.Decision {
-	if holds(w.Decision, q.state.policy, t) {
-		return w.Decision
+// ErrMeanwhile: that one asks for a lookup which the policy it came under did not.
+func (q *sequencer) judge(w *waiting, t time.Time) (policy.Decision, error) {
+	p := q.state.policy
+	if holds(w.Decision, p, t) {
+		return w.Decision, nil
 	}
-	return q.state.policy.Evaluate(w.Statement, t)
+	for _, l := range p.Lookups(w.Statement) {
+		if !slices.ContainsFunc(w.Materials, func(m policy.Material) bool { return m.Kind == l.Kind && m.Source == l.URL }) {
+			return policy.Decision{}, fmt.Errorf("%w: policy %s asks for %s", ErrMeanwhile, p.Entry, l.URL)
+		}
+	}
+	if digest, needed := p.NeedsEvidence(w.Statement); needed &&
+		!slices.ContainsFunc(w.Materials, func(m policy.Material) bool { return m.Kind == policy.EvidenceDocument }) {
+		return policy.Decision{}, fmt.Errorf("%w: policy %s asks who signed %s", ErrMeanwhile, p.Entry, digest)
+	}
+	return p.Evaluate(w.Statement, t, w.Materials...), nil
 }
 
 // drafted is a batch before it is signed.
@@ -332,10 +347,22 @@ type drafted struct {
 	admitted []*waiting // of entries
 	twins    []twin
 	refused  []*waiting
-	policy   *policy.Policy // that the last entry put in force; else nil
-	services []Service      // announced by entries, newest first
-	left     []*waiting     // behind the policy statement that closed the batch
+	closed   bool              // by a policy statement
+	policy   *policy.Policy    // that the last entry put in force; else nil
+	signed   policy.Succession // of the policy in force behind the batch
+	services []Service         // announced by entries, newest first
+	left     []*waiting        // behind what closed the batch
+	past     *past             // of the next entry
+	settled  int               // how many entries had their history looked at
 }
+
+// maxSettled is how many entries of a batch may have their history looked at:
+// each costs the store a query or two, while others wait. Some conditions ask more,
+// and maxAsked is how many questions end a batch.
+const (
+	maxSettled = 256
+	maxAsked   = 4 * maxSettled
+)
 
 // twin is a submission of the same bytes as entries[of].
 type twin struct {
@@ -344,23 +371,28 @@ type twin struct {
 }
 
 // draft judges what is open and makes the rows of what is admitted. A policy
-// statement closes the batch, because it judges everything behind it.
-func (q *sequencer) draft(open []*waiting, now time.Time) *drafted {
-	b := &drafted{}
+// statement closes the batch, because it may judge everything behind it.
+func (q *sequencer) draft(ctx context.Context, open []*waiting, now time.Time) *drafted {
+	b := &drafted{signed: q.state.signed}
+	b.past = &past{store: q.store, size: q.edge.size(), follows: true, drafted: b, followed: map[string]error{}}
 	at := map[statement.ID]int{}
 	for i, w := range open {
-		d := q.judge(w, now)
+		d, err := q.judge(w, now)
+		if w.refusal = err; err != nil {
+			b.refused = append(b.refused, w)
+			continue
+		}
 		id := w.Statement.ID()
 		if first, ok := at[id]; ok && (d.Refusal == nil || !b.entries[first].Private) {
 			b.twins = append(b.twins, twin{w, first})
 			continue
 		}
-		if w.refusal = q.admit(b, w, d, now); w.refusal != nil {
+		if w.refusal = q.admit(ctx, b, w, d, now); w.refusal != nil {
 			b.refused = append(b.refused, w)
-			continue
+		} else {
+			at[id] = len(b.entries) - 1
 		}
-		at[id] = len(b.entries) - 1
-		if b.policy != nil {
+		if b.closed || b.settled == maxSettled || b.past.asked >= maxAsked {
 			b.left = open[i+1:]
 			break
 		}
@@ -369,11 +401,21 @@ func (q *sequencer) draft(open []*waiting, now time.Time) *drafted {
 }
 
 // admit adds w to b, or says why not.
-func (q *sequencer) admit(b *drafted, w *waiting, d policy.Decision, now time.Time) error {
+func (q *sequencer) admit(ctx context.Context, b *drafted, w *waiting, d policy.Decision, now time.Time) error {
 	if d.Refusal != nil {
 		return d.Refusal
 	}
 	s := w.Statement
+	if d.Conditional {
+		b.settled++
+		refusal, err := settle(ctx, q.state.policy, s, d, b.past)
+		if err != nil {
+			return refusable(fmt.Errorf("settle %s: %w", s.ID(), err))
+		}
+		if refusal != nil {
+			return refusal
+		}
+	}
 	n, err := draft(s, d, q.edge.size()+uint64(len(b.entries)), now)
 	if err != nil {
 		return err
@@ -385,10 +427,13 @@ func (q *sequencer) admit(b *drafted, w *waiting, d policy.Decision, now time.Ti
 	}
 	switch {
 	case carries(s, policy.MediaType):
-		if b.policy, err = policy.FromStatement(s); err != nil {
-			b.policy = nil
+		if refusal := b.signed.Repeated(s); refusal != nil {
+			return refusal
+		}
+		if b.signed, b.policy, err = b.signed.Add(s); err != nil {
 			return unfit(d, "policy", err)
 		}
+		b.closed = true
 	case carries(s, policy.ServiceMediaType):
 		svc, err := serviceOf(s)
 		if err == nil {
@@ -423,7 +468,7 @@ func (b *drafted) open() []*waiting {
 
 // next is the state once b is committed under head.
 func (b *drafted) next(last *state, head Head) *state {
-	st := &state{head: head, policy: last.policy, announced: last.announced, keys: last.keys}
+	st := &state{head: head, policy: last.policy, signed: b.signed, announced: last.announced, keys: last.keys}
 	if b.policy != nil {
 		st.policy = b.policy
 	}

@@ -9,8 +9,8 @@ import (
 	"github.com/scittd/scittd/statement"
 )
 
-// Store keeps one log durably. Its three parts are what the sequencer, the
-// queries and the Courier need of it.
+// Store keeps one log durably. Its parts are what the sequencer, the queries, the
+// Courier and the conditions of a policy need of it.
 //
 // All methods are safe for concurrent use, also from several processes where
 // the store can be shared, and honour ctx. What Commit wrote is seen by every
@@ -24,6 +24,7 @@ type Store interface {
 	Log
 	Index
 	Outbox
+	Series
 
 	// Now is the store's own clock: the database server's where there is one.
 	Now(ctx context.Context) (time.Time, error)
@@ -160,20 +161,4 @@ type NewEntry struct {
 	Registry   string           // host that deliveries went to; "" = none configured
 	Repository string           // named by the path the statement came by; "" = none
 	Image      statement.Digest // likewise: OCI's subject, where the statement names no artifact; "" = none
-}
-
-// The kinds of Collateral. An x5chain that came unprotected is a CBOR array of
-// DER certificates, leaf first. The payload of a detached statement is kept as
-// its digest alone, in text: what was decided over it can be traced, and
-// repeated by whoever has the payload still.
-const (
-	ChainCollateral   = "x5chain"
-	PayloadCollateral = "payload"
-)
-
-// Collateral is what authenticated a statement besides its own bytes, kept so
-// that the decision can be replayed. It is content-addressed.
-type Collateral struct {
-	Kind string
-	Data []byte
 }

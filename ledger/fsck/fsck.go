@@ -115,7 +115,8 @@ type Checker struct {
 
 	policy      *policy.Policy // in force; nil: its statement cannot be read
 	policyIndex uint64
-	next        *policy.Policy // from the next head on
+	signed      policy.Succession // what operators have signed since
+	next        *policy.Policy    // from the next head on
 	nextIndex   uint64
 	keys        []crypto.PublicKey // announced before the head at hand
 	announced   []crypto.PublicKey // since
@@ -516,11 +517,12 @@ func (c *Checker) steer(i uint64, s *statement.Statement) {
 	case i == 0:
 		p, err = policy.Bootstrap(s)
 	case s.MediaType() == policy.MediaType:
-		if p, err = policy.FromStatement(s); err == nil && c.policy != nil && (p.Previous == nil || *p.Previous != c.policy.Entry) {
-			c.report(Entry, object, fmt.Sprintf("is a policy that does not replace the one in force, entry %d", c.policyIndex))
-		}
 		if i >= c.blind && i != c.head.Size-1 {
 			c.report(Entry, object, fmt.Sprintf("is a policy inside a batch, which ends at size %d", c.head.Size))
+		}
+		var effective bool
+		if p, effective, err = c.succeed(i, s); !effective && err == nil {
+			return
 		}
 	case s.MediaType() == policy.ServiceMediaType:
 		if err := c.announce(s); err != nil {
@@ -537,9 +539,30 @@ func (c *Checker) steer(i uint64, s *statement.Statement) {
 		c.report(Entry, object, "is no policy: "+err.Error())
 	}
 	c.next, c.nextIndex = p, i
+	if p != nil {
+		c.signed = p.Succession()
+	}
 	if i == 0 || i < c.blind {
 		c.policy, c.policyIndex = c.next, c.nextIndex // which head it closed is not known
 	}
+}
+
+// succeed reads the policy that s carries. It takes effect when as many operators
+// as the policy in force asks for have signed the same one.
+func (c *Checker) succeed(i uint64, s *statement.Statement) (p *policy.Policy, effective bool, err error) {
+	if p, err = policy.FromStatement(s); err != nil {
+		return nil, false, err
+	}
+	if c.policy == nil { // it cannot be told, so that the head over it has to be believed
+		return p, i < c.blind || c.head.Policy == i, nil
+	}
+	signed, completed, wrong := c.signed.Add(s)
+	if wrong != nil {
+		c.report(Entry, fmt.Sprintf("entry %d", i), fmt.Sprintf("is a policy that does not replace the one in force, entry %d: %v", c.policyIndex, wrong))
+		return p, true, nil
+	}
+	c.signed = signed
+	return p, completed != nil, nil
 }
 
 // announce notes the keys that a service statement names.

@@ -28,7 +28,7 @@ func (c *Checker) checkIndex(i uint64, s *statement.Statement, p *page) {
 	if judged == nil {
 		return // steer has said so
 	}
-	whole, err := withCollateral(s, dossier.Collateral)
+	whole, materials, err := withCollateral(s, dossier.Collateral)
 	if err != nil {
 		c.report(Kept, object, "its collateral is damaged: "+err.Error())
 	}
@@ -45,10 +45,10 @@ func (c *Checker) checkIndex(i uint64, s *statement.Statement, p *page) {
 			want.Evidence = row.Evidence // lost with the collateral, which was reported
 		}
 	}
-	d, bad := judged.Recorded(whole, row.Rule, row.Identity)
+	d, bad := judged.Recorded(whole, row.Rule, row.Identity, materials...)
 	if bad != nil || !there {
 		// Not such a decision's record: judge again, to say what it should be.
-		d = judged.Evaluate(whole, want.RegisteredAt)
+		d = judged.Evaluate(whole, want.RegisteredAt, materials...)
 		if d.Refusal != nil {
 			if bad == nil {
 				bad = d.Refusal
@@ -111,42 +111,69 @@ func visibility(e ledger.Entry) func() string {
 	}
 }
 
-// withCollateral is s with what is kept beside it: its chain, and the digest of
-// a detached payload. With an error it is s with what could be used.
-func withCollateral(s *statement.Statement, kept []ledger.Collateral) (*statement.Statement, error) {
+// withCollateral is s with what is kept beside it, its chain and the digest of a
+// detached payload, and the materials of its decision. With an error it is what
+// could be used.
+func withCollateral(s *statement.Statement, kept []ledger.Collateral) (*statement.Statement, []policy.Material, error) {
 	var all error
+	var materials []policy.Material
 	seen := map[string]bool{}
 	for _, k := range kept {
-		with, err := withPiece(s, k)
+		with, m, err := withPiece(s, k)
+		piece := k.Kind + " " + m.Source // of one kind there may be several, of several sources
 		switch {
-		case seen[k.Kind]:
+		case seen[piece]:
 			err = fmt.Errorf("there is more than one %q", k.Kind)
 		case k.Data == nil:
 			err = fmt.Errorf("the content of its %s is missing", k.Kind)
 		}
-		if seen[k.Kind] = true; err == nil {
+		seen[piece], seen[k.Kind] = true, true
+		switch {
+		case err == nil && with != nil:
 			s = with
+		case err == nil:
+			materials = append(materials, m)
 		}
 		all = errors.Join(all, err)
 	}
 	if s.Detached() && !seen[ledger.PayloadCollateral] {
 		all = errors.Join(all, errors.New("the digest of its payload, which is detached, is not kept"))
 	}
-	return s, all
+	return s, materials, all
 }
 
-func withPiece(s *statement.Statement, k ledger.Collateral) (*statement.Statement, error) {
+// withPiece is s with one piece, or the material that this is.
+func withPiece(s *statement.Statement, k ledger.Collateral) (*statement.Statement, policy.Material, error) {
+	m := policy.Material{Kind: k.Kind}
 	switch k.Kind {
 	case ledger.ChainCollateral:
 		var chain [][]byte
 		if err := detcbor.Unmarshal(k.Data, &chain); err != nil {
-			return nil, err
+			return nil, m, err
 		}
-		return s.WithChain(chain)
+		with, err := s.WithChain(chain)
+		return with, m, err
 	case ledger.PayloadCollateral:
-		return s.WithEvidence(statement.Digest(k.Data))
+		with, err := s.WithEvidence(statement.Digest(k.Data))
+		return with, m, err
+	case policy.EvidenceDocument:
+		var err error
+		m.Source = string(k.Data)
+		if k.Data != nil {
+			_, err = statement.ParseDigest(m.Source)
+		}
+		return nil, m, err
+	case policy.DIDDocument, policy.KeySetDocument, policy.TimestampToken:
+		var kept struct {
+			_      struct{} `cbor:",toarray"`
+			Source string
+			Body   []byte
+		}
+		err := detcbor.Unmarshal(k.Data, &kept)
+		m.Source, m.Body = kept.Source, kept.Body
+		return nil, m, err
 	}
-	return nil, fmt.Errorf("kind %q is none there is", k.Kind)
+	return nil, m, fmt.Errorf("kind %q is none there is", k.Kind)
 }
 
 // place is where something is to be placed.
@@ -174,11 +201,12 @@ func (c *Checker) checkDeliveries(object string, d ledger.Dossier, p *policy.Pol
 		c.report(Kept, object, "should have been refused, for where it was to go: "+err.Error())
 		return
 	}
+	want = withLater(want, d, e)
 	got := make([]place, 0, len(d.Deliveries))
 	archived := false
 	for _, v := range d.Deliveries {
 		at := place{v.Registry, v.Repository, v.Subject, v.Artifact}
-		if v.Artifact == ledger.ArchiveArtifact && !archived && len(want) > 0 && v.Registry == d.Registry {
+		if v.Artifact == ledger.ArchiveArtifact && !archived && len(want) > 0 && v.Registry == want[0].registry {
 			archived = true
 		} else {
 			got = append(got, at)
@@ -199,6 +227,21 @@ func (c *Checker) checkDeliveries(object string, d ledger.Dossier, p *policy.Pol
 			c.report(Kept, object, fmt.Sprintf("delivery %v is none that it asked for", at))
 		}
 	}
+}
+
+// withLater adds to want what was asked for after the registration. Nobody may
+// ask for what the log keeps private.
+func withLater(want []place, d ledger.Dossier, e ledger.Entry) []place {
+	if e.Private {
+		return want
+	}
+	for _, v := range d.Later {
+		if v.Artifact != ledger.ArchiveArtifact {
+			want = append(want, place{v.Registry, v.Repository, v.Subject, v.Artifact})
+		}
+	}
+	slices.SortFunc(want, place.compare)
+	return slices.Compact(want)
 }
 
 func places(p *policy.Policy, s *statement.Statement, d ledger.Dossier, e ledger.Entry) ([]place, error) {

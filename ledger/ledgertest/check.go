@@ -270,7 +270,8 @@ func (c *checker) readRecords() error {
 }
 
 // checkPolicies follows the chain of policies: each replaces the one before,
-// closes its batch, and is what the heads from there on name.
+// closes its batch, and is what the heads from there on name, once enough
+// operators have signed it.
 func (c *checker) checkPolicies() error {
 	first, err := policy.Bootstrap(c.parsed[0])
 	if err != nil {
@@ -278,6 +279,7 @@ func (c *checker) checkPolicies() error {
 	}
 	c.policies[0] = first
 	last := uint64(0)
+	signed := map[string]map[string]bool{} // document -> operators, since last
 	for _, h := range c.heads {
 		for i := h.PrevSize; i < h.Size; i++ {
 			if i == 0 || c.parsed[i].MediaType() != policy.MediaType {
@@ -293,7 +295,18 @@ func (c *checker) checkPolicies() error {
 			if p.Previous == nil || *p.Previous != c.leaves[last] {
 				return fmt.Errorf("policy entry %d does not replace entry %d", i, last)
 			}
-			c.policies[i], last = p, i
+			document, operator := string(c.parsed[i].Payload), c.records[i].Identity.Thumbprint
+			if signed[document] == nil {
+				signed[document] = map[string]bool{}
+			}
+			if signed[document][operator] {
+				return fmt.Errorf("policy entry %d is signed by an operator who signed the same document before", i)
+			}
+			signed[document][operator] = true
+			if len(signed[document]) == c.policies[last].Threshold {
+				c.policies[i], last = p, i
+				clear(signed)
+			}
 		}
 		if h.Policy != last {
 			return fmt.Errorf("head of size %d names policy entry %d, in force is %d", h.Size, h.Policy, last)
@@ -420,21 +433,33 @@ func (c *checker) verify(r *receipts.Receipt, id statement.ID) error {
 func (c *checker) checkEntries() error {
 	for i, r := range c.records {
 		p, h := c.inForce(uint64(i))
-		s, chain, err := whole(c.parsed[i], r)
+		s, chain, materials, err := whole(c.parsed[i], r)
 		if err != nil {
 			return fmt.Errorf("collateral of entry %d: %w", i, err)
 		}
+		// A detached payload is not in the log, and neither is evidence: what is left
+		// is a record of the decision.
+		gone := s.Detached() || slices.ContainsFunc(materials, func(m policy.Material) bool { return m.Kind == policy.EvidenceDocument })
 		var d policy.Decision
-		if s.Detached() { // the payload is not in the log: what is left is a record of the decision
-			d, err = p.Recorded(s, r.Rule, r.Identity)
-		} else if d = p.Evaluate(s, h.Time); d.Refusal != nil {
+		if gone {
+			d, err = p.Recorded(s, r.Rule, r.Identity, materials...)
+		} else if d = p.Evaluate(s, h.Time, materials...); d.Refusal != nil {
 			err = d.Refusal
+		}
+		if err == nil && d.Conditional {
+			var refusal *policy.Refusal
+			if refusal, err = p.Settle(c.ctx, s, d, before{c, uint64(i)}); refusal != nil {
+				err = refusal
+			}
 		}
 		if err != nil {
 			return fmt.Errorf("entry %d would be refused: %w", i, err)
 		}
 		if !reflect.DeepEqual(d.Chain, chain) {
 			return fmt.Errorf("entry %d: chain of %d certificates is kept, %d were validated", i, len(chain), len(d.Chain))
+		}
+		if !gone && !slices.EqualFunc(d.Materials, materials, func(a, b policy.Material) bool { return reflect.DeepEqual(a, b) }) {
+			return fmt.Errorf("entry %d: materials %+v are kept, %+v were used", i, materials, d.Materials)
 		}
 		want := ledger.Entry{
 			Index: uint64(i), ID: c.leaves[i], Issuer: s.Issuer, Subject: s.Subject,
@@ -445,6 +470,9 @@ func (c *checker) checkEntries() error {
 		if len(want.Artifacts) == 0 {
 			want.Artifacts = nil
 		}
+		if r.Identity.Name == "" {
+			want.Identity.Name = "" // older releases kept none
+		}
 		if !reflect.DeepEqual(r.Entry, want) {
 			return fmt.Errorf("entry %d is\n%+v, the statement gives\n%+v", i, r.Entry, want)
 		}
@@ -453,8 +481,8 @@ func (c *checker) checkEntries() error {
 }
 
 // whole is s, the statement of r, with its collateral: the chain, which is also
-// returned alone, and the digest of a detached payload.
-func whole(s *statement.Statement, r ledger.Record) (_ *statement.Statement, chain [][]byte, err error) {
+// returned alone, the digest of a detached payload, and what was looked up.
+func whole(s *statement.Statement, r ledger.Record) (_ *statement.Statement, chain [][]byte, materials []policy.Material, err error) {
 	for _, c := range r.Collateral {
 		switch {
 		case c.Kind == ledger.ChainCollateral && chain == nil:
@@ -463,17 +491,45 @@ func whole(s *statement.Statement, r ledger.Record) (_ *statement.Statement, cha
 			}
 		case c.Kind == ledger.PayloadCollateral && s.Evidence() == "":
 			s, err = s.WithEvidence(statement.Digest(c.Data))
+		case c.Kind == policy.EvidenceDocument:
+			materials = append(materials, policy.Material{Kind: c.Kind, Source: string(c.Data)})
+		case c.Kind == policy.DIDDocument || c.Kind == policy.KeySetDocument || c.Kind == policy.TimestampToken:
+			var kept []any
+			if err = detcbor.Unmarshal(c.Data, &kept); err == nil && len(kept) == 2 {
+				materials = append(materials, policy.Material{Kind: c.Kind, Source: kept[0].(string), Body: kept[1].([]byte)})
+			}
 		default:
 			err = errors.New("unexpected")
 		}
 		if err != nil {
-			return nil, nil, fmt.Errorf("collateral %q: %w", c.Kind, err)
+			return nil, nil, nil, fmt.Errorf("collateral %q: %w", c.Kind, err)
 		}
 	}
 	if s.Detached() && s.Evidence() == "" {
-		return nil, nil, errors.New("the digest of the detached payload is not kept")
+		return nil, nil, nil, errors.New("the digest of the detached payload is not kept")
 	}
-	return s, chain, nil
+	return s, chain, materials, nil
+}
+
+// before is the policy.History of one entry: all below it, looked through one by
+// one.
+type before struct {
+	*checker
+	index uint64
+}
+
+func (b before) Past(_ context.Context, q policy.PastQuery, limit int) ([]policy.Past, error) {
+	var found []policy.Past
+	for i := b.index; i > 0 && len(found) < limit; i-- {
+		e, s := b.records[i-1].Entry, b.parsed[i-1]
+		if q.Issuer != "" && q.Issuer != s.Issuer || q.Subject != "" && q.Subject != s.Subject ||
+			q.MediaType != "" && q.MediaType != s.MediaType() || q.PredicateType != "" && q.PredicateType != s.PredicateType() ||
+			q.Evidence != "" && q.Evidence != e.Evidence || q.Artifact != "" && !slices.Contains(e.Artifacts, q.Artifact) {
+			continue
+		}
+		found = append(found, policy.Past{Index: i - 1, Private: e.Private, Statement: s})
+	}
+	return found, nil
 }
 
 // checkQueries asks for every value that occurs, and for everything.
@@ -532,8 +588,7 @@ func (c *checker) checkQueries() error {
 func (c *checker) checkRepositories() error {
 	want := map[string][]uint64{"no/such": nil}
 	for i := len(c.records) - 1; i >= 0; i-- {
-		p, _ := c.inForce(uint64(i))
-		places, err := placesOf(p, c.parsed[i], c.records[i])
+		places, err := c.places(i)
 		if err != nil {
 			return fmt.Errorf("entry %d: %w", i, err)
 		}
@@ -630,8 +685,7 @@ func (c *checker) checkDeliveries() error {
 		if err != nil {
 			return fmt.Errorf("deliveries of entry %d: %w", i, err)
 		}
-		p, _ := c.inForce(uint64(i))
-		want, err := placesOf(p, c.parsed[i], r)
+		want, err := c.places(i)
 		if err != nil {
 			return fmt.Errorf("entry %d: %w", i, err)
 		}
@@ -646,7 +700,7 @@ func (c *checker) checkDeliveries() error {
 				return fmt.Errorf("delivery of entry %d: state %q, manifest %q, %d tries", i, d.State, d.Manifest, d.Tries)
 			}
 			// Where the archive was is nowhere said; what is placed may be there, once.
-			if d.Artifact == ledger.ArchiveArtifact && !archived && len(want) > 0 && d.Registry == r.Registry {
+			if d.Artifact == ledger.ArchiveArtifact && !archived && len(want) > 0 && d.Registry == want[0].registry {
 				archived = true
 				continue
 			}
@@ -670,7 +724,7 @@ func placesOf(p *policy.Policy, s *statement.Statement, r ledger.Record) ([]plac
 	if r.Private || r.Registry == "" || s.MediaType() == policy.MediaType || s.MediaType() == policy.ServiceMediaType || s.MediaType() == policy.PurgeMediaType {
 		return nil, nil
 	}
-	s, _, err := whole(s, r)
+	s, _, _, err := whole(s, r)
 	if err != nil {
 		return nil, err
 	}
@@ -694,9 +748,44 @@ func placesOf(p *policy.Policy, s *statement.Statement, r ledger.Record) ([]plac
 			}
 		}
 	}
-	return slices.SortedFunc(maps.Keys(set), func(a, b place) int {
-		return slices.Compare(
-			[]string{a.registry, a.repository, string(a.subject), a.artifact},
-			[]string{b.registry, b.repository, string(b.subject), b.artifact})
-	}), nil
+	return slices.SortedFunc(maps.Keys(set), place.compare), nil
+}
+
+func (a place) compare(b place) int {
+	return slices.Compare(
+		[]string{a.registry, a.repository, string(a.subject), a.artifact},
+		[]string{b.registry, b.repository, string(b.subject), b.artifact})
+}
+
+// places are where record i is to be placed: as it asked for, and as was added
+// since.
+func (c *checker) places(i int) ([]place, error) {
+	p, _ := c.inForce(uint64(i))
+	want, err := placesOf(p, c.parsed[i], c.records[i])
+	if err != nil {
+		return nil, err
+	}
+	return c.withLater(want, c.records[i])
+}
+
+// withLater adds to want what was added to r since, by the record of who asked
+// for it; of what is private nothing can have been.
+func (c *checker) withLater(want []place, r ledger.Record) ([]place, error) {
+	audit, ok := c.store.(ledger.Audit)
+	if !ok || r.Private {
+		return want, nil
+	}
+	dossiers, err := audit.Dossiers(c.ctx, r.Index, 1)
+	if err != nil {
+		return nil, err
+	}
+	for _, d := range dossiers {
+		for _, v := range d.Later {
+			if v.Artifact != ledger.ArchiveArtifact {
+				want = append(want, place{v.Registry, v.Repository, v.Subject, v.Artifact})
+			}
+		}
+	}
+	slices.SortFunc(want, place.compare)
+	return want, nil
 }

@@ -24,6 +24,7 @@ type Store interface {
 	ledger.Tokens
 	ledger.Leases
 	ledger.Backlog
+	ledger.Placements
 	ledger.Evidences
 	ledger.Claims
 	ledger.Refusals
@@ -46,8 +47,8 @@ func Run(t *testing.T, fresh Factory) {
 		name  string
 		tests []test
 	}{
-		{"log", logTests}, {"turn", turnTests}, {"index", indexTests}, {"outbox", outboxTests}, {"backlog", backlogTests},
-		{"staging", stagingTests}, {"tokens", tokenTests}, {"leases", leaseTests}, {"ledger", ledgerTests}, {"detached", detachedTests}, {"refusals", refusalTests}, {"public", publicTests}, {"faults", faultTests},
+		{"log", logTests}, {"turn", turnTests}, {"index", indexTests}, {"outbox", outboxTests}, {"backlog", backlogTests}, {"placements", placementTests},
+		{"staging", stagingTests}, {"tokens", tokenTests}, {"leases", leaseTests}, {"ledger", ledgerTests}, {"detached", detachedTests}, {"conditions", conditionTests}, {"operators", operatorTests}, {"refusals", refusalTests}, {"public", publicTests}, {"faults", faultTests},
 		{"halt", haltTests}, {"evidence", evidenceTests}, {"projection", projectionTests},
 	} {
 		t.Run(group.name, func(t *testing.T) {

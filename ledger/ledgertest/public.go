@@ -22,6 +22,7 @@ import (
 var publicTests = []test{
 	{"heads come in pages, smallest first", headsInPages},
 	{"statements come in pages whose length tells nothing about what is hidden", statementsInPages},
+	{"decisions are read out as they were recorded, and of hidden ones the ID alone", decisionsReadOut},
 	{"growth between any two stored heads is proven, and x/mod's tlog agrees", growthProven},
 	{"tiles and bundles are there for every stored size and no other", tilesOfStoredSizes},
 	{"a checkpoint is a note of the newest head, once in a cadence", checkpointCadence},

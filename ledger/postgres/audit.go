@@ -25,7 +25,8 @@ func (s *Store) Dossiers(ctx context.Context, from uint64, limit int) ([]ledger.
 		found = ledger.Dossiers{}
 		low, high := bound(from), bound(from+uint64(limit))
 		var q pgx.Batch // committed rows never change, but for a delivery's state
-		q.Queue(`SELECT index, registry, repository, image FROM audit WHERE index >= $1 AND index < $2`, low, high).
+		q.Queue(`SELECT e.index, a.registry, a.repository, a.image FROM entries e `+auditOf+`
+			WHERE e.index >= $1 AND e.index < $2 AND a.index IS NOT NULL`, low, high).
 			Query(func(rows pgx.Rows) error {
 				var d ledger.Dossier
 				var image []byte
@@ -67,6 +68,19 @@ func (s *Store) Dossiers(ctx context.Context, from uint64, limit int) ([]ledger.
 				})
 				return err
 			})
+		q.Queue(`SELECT index, registry, repository, subject, artifact FROM interventions
+			WHERE action = 'place' AND index >= $1 AND index < $2`, low, high).
+			Query(func(rows pgx.Rows) error {
+				var d ledger.Delivery
+				var subject []byte
+				_, err := pgx.ForEachRow(rows, []any{&d.Entry, &d.Registry, &d.Repository, &subject, &d.Artifact}, func() (err error) {
+					if d.Subject, err = digest(subject); err == nil {
+						found.Of(d.Entry).Later = append(found.Of(d.Entry).Later, d)
+					}
+					return err
+				})
+				return err
+			})
 		return c.SendBatch(ctx, &q).Close()
 	})
 	if err != nil {
@@ -82,7 +96,7 @@ const flawBatch = 4096
 // indexes are checked by its own pg_amcheck.
 func (s *Store) Flaws(ctx context.Context, _ bool) ([]ledger.Flaw, error) {
 	var flaws []ledger.Flaw
-	for _, table := range []string{"entries", "entry_subjects", "entry_collateral", "audit", "deliveries", "evidence_marks", "interventions"} {
+	for _, table := range []string{"entries", "entry_subjects", "entry_collateral", "audit", "deliveries", "evidence_marks", "interventions", "later_images"} {
 		// One statement sees one state of the log, however it grows meanwhile.
 		strays, err := collect(ctx, s.reads, func(row pgx.CollectableRow) (ledger.Flaw, error) {
 			var at, size int64
@@ -176,6 +190,10 @@ func (s *Store) misnamedCollateral(ctx context.Context) (flaws []ledger.Flaw, er
 func (s *Store) Reindex(ctx context.Context, entries []ledger.Entry, tiles []ledger.Tile) error {
 	err := s.work.run(ctx, func(c *pgx.Conn) error {
 		return pgx.BeginFunc(ctx, c, func(tx pgx.Tx) error {
+			// It holds up nobody's commits, so it may take what time a busy machine needs.
+			if _, err := tx.Exec(ctx, `SET LOCAL idle_in_transaction_session_timeout = '1min'`); err != nil {
+				return err
+			}
 			for _, e := range entries {
 				if err := reindex(ctx, tx, e); err != nil {
 					return fmt.Errorf("entry %d: %w", e.Index, err)
@@ -218,9 +236,15 @@ func reindex(ctx context.Context, tx pgx.Tx, e ledger.Entry) error {
 			WHERE index = $1`, []any{at, ids[0], ids[1], ids[2], e.Evidence.Bytes(), e.Private, e.RegisteredAt}},
 		{`DELETE FROM entry_subjects WHERE index = $1`, []any{at}},
 		{`INSERT INTO entry_subjects (index, digest) SELECT $1, * FROM unnest($2::bytea[])`, []any{at, artifacts}},
-		{`UPDATE audit SET policy_index = (SELECT index FROM entries WHERE entry_id = $2), rule = $3,
-			identity_kind = $4, identity_issuer = $5, identity_thumbprint = $6 WHERE index = $1`,
-			[]any{at, e.Policy[:], e.Rule, e.Identity.Kind, e.Identity.Issuer, e.Identity.Thumbprint}},
+		// The audit row that speaks for others may not be about to change: this one
+		// gets its own, with what only the other knows.
+		{`INSERT INTO audit (index, policy_index, rule, identity_kind, identity_issuer, identity_thumbprint, identity_name, caller, registry, repository)
+			SELECT e.index, (SELECT index FROM entries WHERE entry_id = $2), $3, $4, $5, $6, $7, a.caller, a.registry, a.repository
+			FROM entries e JOIN audit a ON a.index = coalesce(e.audited, e.index) WHERE e.index = $1
+			ON CONFLICT (index) DO UPDATE SET policy_index = excluded.policy_index, rule = excluded.rule,
+				identity_kind = excluded.identity_kind, identity_issuer = excluded.identity_issuer, identity_thumbprint = excluded.identity_thumbprint, identity_name = excluded.identity_name`,
+			[]any{at, e.Policy[:], e.Rule, e.Identity.Kind, e.Identity.Issuer, e.Identity.Thumbprint, e.Identity.Name}},
+		{`UPDATE entries SET audited = NULL WHERE index = $1 AND EXISTS (SELECT FROM audit WHERE index = $1)`, []any{at}},
 	} {
 		if _, err := tx.Exec(ctx, change.sql, change.args...); err != nil {
 			return err

@@ -9,17 +9,14 @@ import (
 	"fmt"
 	"math"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
-	"github.com/jackc/pgx/v5/pgtype"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/scittd/scittd/internal/failpoint"
 	"github.com/scittd/scittd/ledger"
-	"github.com/scittd/scittd/statement"
 )
 
 // Commit sends the whole batch in one round trip and without BEGIN or COMMIT:
@@ -79,10 +76,10 @@ func (s *Store) write(b *ledger.Batch) (*writes, error) {
 		words.queue(q)
 		w.learn = append(w.learn, func() { words.dictionary.learn(words.met) })
 	}
-	queueEntries(q, b, issuers, mediaTypes, predicateTypes)
-	queueSubjects(q, b.Entries)
-	queueStatements(q, b.Entries)
-	w.learn = append(w.learn, queueAudit(q, b.Entries, &s.policies))
+	audit := s.accounts.tell(b.Entries)
+	queueEntries(q, b, issuers, mediaTypes, predicateTypes, audit)
+	audit.queue(q)
+	w.learn = append(w.learn, audit.learn)
 	queueCollateral(q, b.Entries)
 	queueTiles(q, b.Tiles)
 	queueDeliveries(q, b.Entries)
@@ -176,7 +173,7 @@ func fits(b *ledger.Batch) error {
 			return fmt.Errorf("%w: entry %d names an artifact twice", ledger.ErrUnfit, e.Index)
 		}
 		texts := []string{e.Issuer, e.Subject, e.MediaType, e.PredicateType, e.Rule, e.Caller, e.Registry, e.Repository,
-			e.Identity.Kind, e.Identity.Issuer, e.Identity.Thumbprint}
+			e.Identity.Kind, e.Identity.Issuer, e.Identity.Thumbprint, e.Identity.Name}
 		for _, d := range e.Deliveries {
 			texts = append(texts, d.Registry, d.Repository, d.Artifact)
 		}
@@ -196,88 +193,48 @@ func fits(b *ledger.Batch) error {
 // its Turn there, and who waits for a Turn waits for the commit.
 func queueHead(q *pgx.Batch, h ledger.Head) {
 	q.Queue(`INSERT INTO heads (size, prev_size, prev_iat, iat, policy_index, root, protected, signature)
-		VALUES ($1, $2, (SELECT iat FROM heads WHERE size = $2 FOR UPDATE), $3, $4, $5, $6, $7)`,
+		VALUES ($1, $2, (SELECT iat FROM heads WHERE size = $2 FOR UPDATE), $3, $4, $5::bytea, $6, $7)`,
 		h.Size, h.PrevSize, h.Time, h.Policy, h.Root[:], notNil(h.Protected), notNil(h.Signature))
 }
 
-func queueEntries(q *pgx.Batch, b *ledger.Batch, issuers, mediaTypes, predicateTypes *words) {
+// queueEntries writes entries and subjects with their statements, as far as one
+// piece holds them: to begin a statement is most of what a small commit costs the
+// server, so that this one does for three. It looks for those words only that this
+// process has not met.
+func queueEntries(q *pgx.Batch, b *ledger.Batch, issuers, mediaTypes, predicateTypes *words, audit *telling) {
 	n := len(b.Entries)
 	index, id := make([]int64, n), make([][]byte, n)
 	private, evidence := make([]bool, n), make([][]byte, n)
+	about, digest := make([]int64, 0, n), make([][]byte, 0, n)
 	for i, e := range b.Entries {
 		index[i], id[i] = int64(e.Index), e.ID[:]
 		private[i], evidence[i] = e.Private, e.Evidence.Bytes() // nil, so NULL, for none
-	}
-	q.Queue(`INSERT INTO entries (index, registered_at, issuer_id, media_type_id, predicate_type_id, private, entry_id, evidence)
-		SELECT index, $2,
-		       coalesce(issuer_id, (SELECT id FROM issuers WHERE sha256 = issuer)),
-		       coalesce(media_type_id, (SELECT id FROM media_types WHERE sha256 = media_type)),
-		       coalesce(predicate_type_id, (SELECT id FROM predicate_types WHERE sha256 = predicate_type)),
-		       private, entry_id, evidence
-		FROM unnest($1::bigint[], $3::int[], $4::bytea[], $5::int[], $6::bytea[], $7::int[], $8::bytea[],
-		            $9::boolean[], $10::bytea[], $11::bytea[])
-		     AS e (index, issuer_id, issuer, media_type_id, media_type, predicate_type_id, predicate_type,
-		           private, entry_id, evidence)`,
-		index, b.Head.Time, issuers.ids, issuers.hashes, mediaTypes.ids, mediaTypes.hashes,
-		predicateTypes.ids, predicateTypes.hashes, private, id, evidence)
-}
-
-func queueSubjects(q *pgx.Batch, entries []ledger.NewEntry) {
-	var index []int64
-	var digest [][]byte
-	for _, e := range entries {
 		for _, d := range e.Artifacts {
-			index, digest = append(index, int64(e.Index)), append(digest, d.Bytes())
+			about, digest = append(about, int64(e.Index)), append(digest, d.Bytes())
 		}
 	}
-	if len(index) > 0 {
-		q.Queue(`INSERT INTO entry_subjects (index, digest) SELECT * FROM unnest($1::bigint[], $2::bytea[])`, index, digest)
+	pieces := pack(b.Entries)
+	data, rest := pieces[0].columns()
+	args := []any{index, b.Head.Time, issuers.ids, mediaTypes.ids, predicateTypes.ids, private, id, evidence, audit.audited,
+		about, digest, pieces[0].first, pieces[0].cuts, data, rest}
+	terms, arrays, columns := `issuer_id, media_type_id, predicate_type_id`, ``, ``
+	if len(issuers.fresh)+len(mediaTypes.fresh)+len(predicateTypes.fresh) > 0 {
+		terms = `coalesce(issuer_id, (SELECT id FROM issuers WHERE sha256 = issuer)),
+			coalesce(media_type_id, (SELECT id FROM media_types WHERE sha256 = media_type)),
+			coalesce(predicate_type_id, (SELECT id FROM predicate_types WHERE sha256 = predicate_type))`
+		arrays, columns = `, $16::bytea[], $17::bytea[], $18::bytea[]`, `, issuer, media_type, predicate_type`
+		args = append(args, issuers.hashes, mediaTypes.hashes, predicateTypes.hashes)
 	}
-}
-
-// policies are the indexes of policy entries, by ID, as far as this process has
-// met them: a log has few.
-type policies struct{ sync.Map }
-
-// queueAudit names policies by their index, and looks for those it has not met
-// among the entries: such a one may be in this very batch. What is no entry leaves
-// NULL, which the table refuses.
-func queueAudit(q *pgx.Batch, entries []ledger.NewEntry, known *policies) (learn func()) {
-	n := len(entries)
-	index, rule, caller := make([]int64, n), make([]string, n), make([]string, n)
-	kind, issuer, thumbprint := make([]string, n), make([]string, n), make([]string, n)
-	registry, repository, image := make([]string, n), make([]string, n), make([][]byte, n)
-	policy, unmet := make([]pgtype.Int8, n), make([][]byte, n)
-	met := map[statement.ID]int64{}
-	for i, e := range entries {
-		index[i], rule[i], caller[i] = int64(e.Index), e.Rule, e.Caller
-		kind[i], issuer[i], thumbprint[i] = e.Identity.Kind, e.Identity.Issuer, e.Identity.Thumbprint
-		registry[i], repository[i], image[i] = e.Registry, e.Repository, e.Image.Bytes() // nil, so NULL, for none
-		if at, ok := known.Load(e.Policy); ok {
-			policy[i] = pgtype.Int8{Int64: at.(int64), Valid: true}
-		} else {
-			unmet[i] = entries[i].Policy[:]
-			met[e.Policy] = 0
-		}
-	}
-	q.Queue(`INSERT INTO audit (index, policy_index, rule, identity_kind, identity_issuer, identity_thumbprint, caller, registry, repository, image)
-		SELECT index, coalesce(policy, (SELECT e.index FROM entries e WHERE e.entry_id = unmet)),
-		       rule, kind, issuer, thumbprint, caller, registry, repository, image
-		FROM unnest($1::bigint[], $2::bigint[], $3::bytea[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[], $10::text[], $11::bytea[])
-		     AS a (index, policy, unmet, rule, kind, issuer, thumbprint, caller, registry, repository, image)`,
-		index, policy, unmet, rule, kind, issuer, thumbprint, caller, registry, repository, image)
-	for id := range met {
-		q.Queue(`SELECT index FROM entries WHERE entry_id = $1`, id[:]).QueryRow(func(row pgx.Row) error {
-			var at int64
-			err := row.Scan(&at)
-			met[id] = at
-			return err
-		})
-	}
-	return func() {
-		for id, at := range met {
-			known.Store(id, at)
-		}
+	q.Queue(`WITH
+		e AS (INSERT INTO entries (index, registered_at, issuer_id, media_type_id, predicate_type_id, private, entry_id, evidence, audited)
+			SELECT index, $2, `+terms+`, private, entry_id, evidence, audited
+			FROM unnest($1::bigint[], $3::int[], $4::int[], $5::int[], $6::boolean[], $7::bytea[], $8::bytea[], $9::bigint[]`+arrays+`)
+			     AS e (index, issuer_id, media_type_id, predicate_type_id, private, entry_id, evidence, audited`+columns+`)),
+		s AS (INSERT INTO entry_subjects (index, digest) SELECT * FROM unnest($10::bigint[], $11::bytea[]))
+		INSERT INTO pieces (first, cuts, data, rest) VALUES ($12::bigint, $13::integer[], $14, $15)`, args...)
+	for _, p := range pieces[1:] {
+		data, rest := p.columns()
+		q.Queue(`INSERT INTO pieces (first, cuts, data, rest) VALUES ($1::bigint, $2::integer[], $3, $4)`, p.first, p.cuts, data, rest)
 	}
 }
 

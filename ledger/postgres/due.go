@@ -121,6 +121,10 @@ func lockGroups(ctx context.Context, tx pgx.Tx, registry string, now time.Time, 
 	return repositories, subjects, err
 }
 
+// behind is how much of what is left of a group goes behind at a time: what stands
+// before others, and not all of a hundred thousand with every few that are placed.
+const behind = 4096
+
 // endTurns puts what is left of groups that were cut behind all that is due.
 func endTurns(ctx context.Context, tx pgx.Tx, taken []ledger.Delivery, now time.Time, each int) error {
 	count := map[ledger.Place]int{}
@@ -129,9 +133,12 @@ func endTurns(ctx context.Context, tx pgx.Tx, taken []ledger.Delivery, now time.
 		if count[at]++; count[at] < each {
 			continue
 		}
-		_, err := tx.Exec(ctx, `UPDATE deliveries SET next_at = $1
-			WHERE state = 'queued' AND registry = $2 AND repository = $3 AND subject = $4 AND next_at < $1
-			  AND (lease_owner IS NULL OR leased_until <= $1)`, now, at.Registry, at.Repository, notNil(at.Subject.Bytes()))
+		_, err := tx.Exec(ctx, `UPDATE deliveries d SET next_at = $1 FROM (
+				SELECT index, artifact FROM deliveries
+				WHERE state = 'queued' AND registry = $2 AND repository = $3 AND subject = $4 AND next_at < $1
+				  AND (lease_owner IS NULL OR leased_until <= $1) ORDER BY next_at, index LIMIT $5) AS rest
+			WHERE d.index = rest.index AND d.registry = $2 AND d.repository = $3 AND d.subject = $4 AND d.artifact = rest.artifact
+			  AND d.state = 'queued'`, now, at.Registry, at.Repository, notNil(at.Subject.Bytes()), behind)
 		if err != nil {
 			return err
 		}

@@ -82,7 +82,9 @@ const (
 			AND e.evidence IS NOT NULL
 		UNION SELECT e.index, e.evidence FROM audit a JOIN entries e ON e.index = a.index
 			WHERE cardinality($1::bytea[]) = 0 AND substr(a.image, 1, 7) = substr($2::bytea, 1, 7) AND a.image = $2 AND a.image IS NOT NULL
-			AND e.evidence IS NOT NULL)`
+			AND e.evidence IS NOT NULL
+		UNION SELECT e.index, e.evidence FROM later_images l JOIN entries e ON e.index = l.index
+			WHERE cardinality($1::bytea[]) = 0 AND substr(l.image, 1, 7) = substr($2::bytea, 1, 7) AND l.image = $2 AND e.evidence IS NOT NULL)`
 
 	// sized is how large evidence is: what was placed tells, or what is staged, or $3.
 	sized = `coalesce(nullif((SELECT max(d.size) FROM entries o JOIN deliveries d ON d.index = o.index

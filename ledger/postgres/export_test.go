@@ -18,6 +18,16 @@ func Plan(t *testing.T, s *Store, q ledger.Query) string {
 	return explain(t, s, `EXPLAIN (COSTS OFF) `+page, args...)
 }
 
+// PlansOfSeries are how PostgreSQL finds the page of a sub in its issuer's series,
+// and behind that.
+func PlansOfSeries(t *testing.T, s *Store, q ledger.Query) (series, tail string) {
+	t.Helper()
+	page, args := pageOfSeries(q)
+	series = explain(t, s, `EXPLAIN (COSTS OFF) `+page, args...)
+	page, args = pageOfTail(q, 2)
+	return series, explain(t, s, `EXPLAIN (COSTS OFF) `+page, args...)
+}
+
 // WaitedInVain does what s does after a wait for the newest head that was too long.
 func WaitedInVain(ctx context.Context, s *Store) {
 	_ = s.waitedInVain(ctx, &pgconn.PgError{Code: lockNotAvailable})

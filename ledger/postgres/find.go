@@ -56,12 +56,12 @@ func (s *Store) Indexes(ctx context.Context, ids []statement.ID, scope ledger.Sc
 const (
 	entryColumns = `e.index, e.entry_id, i.text, ` + subject + `, e.media_type_id IS NOT NULL, m.text, e.predicate_type_id IS NOT NULL, p.text,
 		e.evidence, ARRAY(SELECT digest FROM entry_subjects s WHERE s.index = e.index),
-		e.private, e.registered_at, pe.entry_id, a.rule, a.identity_kind, a.identity_issuer, a.identity_thumbprint`
+		e.private, e.registered_at, pe.entry_id, a.rule, a.identity_kind, a.identity_issuer, a.identity_thumbprint, a.identity_name`
 	entryJoins = `LEFT JOIN issuers i ON i.id = e.issuer_id
 		LEFT JOIN media_types m ON m.id = e.media_type_id
 		LEFT JOIN predicate_types p ON p.id = e.predicate_type_id
 		` + statementOf + `
-		LEFT JOIN audit a ON a.index = e.index
+		` + auditOf + `
 		LEFT JOIN entries pe ON pe.index = a.policy_index`
 )
 
@@ -76,7 +76,7 @@ func scanEntry(row pgx.CollectableRow, extra ...any) (ledger.Entry, error) {
 	err := row.Scan(append([]any{
 		&e.Index, &id, &e.Issuer, &sub, &hasMediaType, &mediaType, &hasPredicateType, &predicateType,
 		&evidence, &artifacts,
-		&e.Private, &registered, &policy, &e.Rule, &e.Identity.Kind, &e.Identity.Issuer, &e.Identity.Thumbprint,
+		&e.Private, &registered, &policy, &e.Rule, &e.Identity.Kind, &e.Identity.Issuer, &e.Identity.Thumbprint, &e.Identity.Name,
 	}, extra...)...)
 	if err != nil {
 		return e, err
@@ -169,7 +169,15 @@ func (s *Store) Find(ctx context.Context, q ledger.Query) ([]ledger.Entry, error
 	if q.Limit < 1 || q.Limit > ledger.MaxPage {
 		return nil, fmt.Errorf("find entries: limit %d is not within 1..%d", q.Limit, ledger.MaxPage)
 	}
+	if q.Subject != "" && len(q.Issuers) == 1 && len(q.IDs)+len(q.Artifacts)+len(q.Evidence) == 0 && q.Repository == "" {
+		return s.findSeries(ctx, q)
+	}
 	page, args := pageOf(q)
+	return s.findPage(ctx, page, args)
+}
+
+// findPage fills in the rows of a page.
+func (s *Store) findPage(ctx context.Context, page string, args []any) ([]ledger.Entry, error) {
 	found, err := collect(ctx, s.reads,
 		func(row pgx.CollectableRow) (ledger.Entry, error) { return scanEntry(row) },
 		`SELECT `+entryColumns+` FROM (`+page+`) AS e `+entryJoins+` ORDER BY e.index DESC`, args...)
@@ -224,6 +232,7 @@ type selection struct {
 	from   string
 	key    []string // columns of the index that is walked; the last is the position
 	walked []string // what those before it are, expressions
+	fixed  bool     // what comes before the position in that index is compared for equality
 	values string   // the values of the field walked, as v (value), where there are several
 	where  []string
 	args   []any
@@ -267,6 +276,9 @@ func (s *selection) digests(column string, digests [][]byte) {
 // column may follow those walked so far in an index.
 func (s *selection) words(column, ids string, one, second bool) {
 	switch {
+	case s.fixed:
+		s.and(column + " = ANY(" + ids + ")")
+		return
 	case len(s.walked) == 0 && !one:
 		s.values = "unnest(" + ids + ")"
 		s.walk(column, "v.value")
@@ -289,6 +301,11 @@ func (s *selection) called(table string, texts []string) string {
 func pageOf(q ledger.Query) (sql string, args []any) {
 	s := &selection{from: "entries e", key: []string{"e.index"}, where: []string{visible}}
 	s.arg(q.Scope == ledger.All)
+	return s.page(q, 0)
+}
+
+// page adds what q asks for at or above floor, and is the whole.
+func (s *selection) page(q ledger.Query, floor uint64) (sql string, args []any) {
 
 	// IDs are found before they are put in order (see Indexes), and compared
 	// with everything else then.
@@ -332,18 +349,26 @@ func pageOf(q ledger.Query) (sql string, args []any) {
 	if len(q.MediaTypes) > 0 {
 		s.words("e.media_type_id", s.called("media_types", q.MediaTypes), len(q.MediaTypes) == 1, byIssuer)
 	}
+	if q.Subject != "" {
+		s.from += " " + statementOf
+		s.and("(" + subject + ") = " + s.arg([]byte(q.Subject)) + "::bytea")
+	}
 
 	// Registration times never decrease, so a time is a place in the log: the
 	// size of the last head before it.
 	place := func(t time.Time) string {
 		return "(SELECT coalesce(max(size), 0) FROM heads WHERE iat < " + s.arg(second(t)) + ")"
 	}
-	from, to := "0::bigint", s.arg(int64(math.MaxInt64))+"::bigint"
+	from := "0::bigint"
+	if floor > 0 {
+		from = s.arg(bound(floor)) + "::bigint"
+	}
+	to := s.arg(int64(math.MaxInt64)) + "::bigint"
 	if q.Before > 0 {
 		s.args[len(s.args)-1] = bound(q.Before)
 	}
 	if !q.Since.IsZero() {
-		from = place(q.Since)
+		from = "GREATEST(" + from + ", " + place(q.Since) + ")"
 	}
 	if !q.Until.IsZero() {
 		to = "LEAST(" + to + ", " + place(q.Until) + ")"

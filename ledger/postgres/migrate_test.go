@@ -70,7 +70,12 @@ func TestALogOfTheFirstSchemaReadsTheSameAfterMigration(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		exec(t, dsn, `INSERT INTO old.`+table+` (`+columns+`) OVERRIDING SYSTEM VALUE SELECT `+columns+` FROM new.`+table)
+		rows := `new.` + table
+		if table == "audit" { // each entry had a row of its own
+			rows = `(SELECT (jsonb_populate_record(a, jsonb_build_object('index', e.index))).*
+				FROM new.entries e JOIN new.audit a ON a.index = coalesce(e.audited, e.index)) AS each`
+		}
+		exec(t, dsn, `INSERT INTO old.`+table+` (`+columns+`) OVERRIDING SYSTEM VALUE SELECT `+columns+` FROM `+rows)
 	}
 
 	if err := postgres.Migrate(t.Context(), oldest); err != nil {
@@ -81,6 +86,7 @@ func TestALogOfTheFirstSchemaReadsTheSameAfterMigration(t *testing.T) {
 		t.Errorf("log is not sound: %v", err)
 	}
 	for id, want := range want {
+		want.Identity.Name = "" // was not kept at first
 		if got, err := migrated.Record(t.Context(), id, ledger.All); err != nil || !reflect.DeepEqual(got, want) {
 			t.Errorf("entry %d was\n%+v and is now\n%+v, %v", want.Index, want, got, err)
 		}

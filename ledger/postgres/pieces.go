@@ -83,13 +83,6 @@ func room(entries []ledger.NewEntry) int {
 	return n
 }
 
-func queueStatements(q *pgx.Batch, entries []ledger.NewEntry) {
-	for _, p := range pack(entries) {
-		data, rest := p.columns()
-		q.Queue(`INSERT INTO pieces (first, cuts, data, rest) VALUES ($1, $2, $3, $4)`, p.first, p.cuts, data, rest)
-	}
-}
-
 // statementOf joins st, the place of the statement of entry e in its piece, which
 // is the last one that begins at or before it. Where the piece is missing, its
 // predecessor has no such cut, and the statement is NULL.

@@ -65,6 +65,28 @@ func TestQueriesWalkAnIndexInTheOrderOfThePage(t *testing.T) {
 	}
 }
 
+func TestASubIsFoundInTheSeriesOfItsIssuerAlone(t *testing.T) {
+	s := open(t, migrated(t))
+	genesis(t, s)
+	commit(t, s, batch(2, "a", "b", "c"))
+	q := ledger.Query{Issuers: []string{"https://issuer.example/a"}, Subject: "a", Limit: 5}
+	for _, types := range [][]string{nil, {"application/a"}, {"application/a", "application/b"}} {
+		q.MediaTypes, q.PredicateTypes = types, types
+		series, tail := postgres.PlansOfSeries(t, s, q)
+		if !strings.Contains(series, "using series_pkey") || !strings.Contains(series, "(sub = ") {
+			t.Errorf("%+v:\n%s\nwant a walk of series_pkey at one sub", q, series)
+		}
+		if !strings.Contains(tail, "(issuer_id = ") {
+			t.Errorf("%+v:\n%s\nwant a walk of what the issuer has", q, tail)
+		}
+		for _, plan := range []string{series, tail} {
+			if strings.Contains(plan, "Seq Scan on") || strings.Contains(plan, "Sort") {
+				t.Errorf("%+v:\n%s", q, plan)
+			}
+		}
+	}
+}
+
 func TestOneStatementIsReadWithoutTheOthersOfItsPiece(t *testing.T) {
 	s := open(t, migrated(t))
 	genesis(t, s)

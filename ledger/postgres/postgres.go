@@ -73,7 +73,7 @@ type Store struct {
 	portable             bool // see profileOf
 
 	issuers, mediaTypes, predicateTypes *dictionary
-	policies                            policies
+	accounts                            accounts
 }
 
 var (
@@ -82,6 +82,8 @@ var (
 	_ ledger.Tokens  = (*Store)(nil)
 	_ ledger.Leases  = (*Store)(nil)
 	_ ledger.Backlog = (*Store)(nil)
+
+	_ ledger.Placements = (*Store)(nil)
 )
 
 // Open connects to the database that dsn names (a URL or key=value pairs,
@@ -93,6 +95,7 @@ func Open(ctx context.Context, dsn string, o Options) (_ *Store, err error) {
 		issuers:        newDictionary("issuers"),
 		mediaTypes:     newDictionary("media_types"),
 		predicateTypes: newDictionary("predicate_types"),
+		accounts:       accounts{of: map[account]int64{}},
 	}
 	defer func() {
 		if err != nil {

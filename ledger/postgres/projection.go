@@ -27,6 +27,7 @@ func (s *Store) Placed(ctx context.Context, registry string, after ledger.Placed
 	const behind = `(substr(s.digest, 1, 7), s.index) >= (substr($1::bytea, 1, 7), $2)
 		AND (` + order + `) > (substr($1::bytea, 1, 7), $2, $1)`
 	const cameFor = `(SELECT image AS digest, index FROM audit WHERE image IS NOT NULL) AS s`
+	const hungOn = `(SELECT image AS digest, index FROM later_images) AS s`
 	const upTo = behind + ` AND (substr(s.digest, 1, 7), s.index) <= (substr($3::bytea, 1, 7), $4)
 		AND (` + order + `) <= (substr($3::bytea, 1, 7), $4, $3)`
 	from := []any{notNil(after.Subject.Bytes()), int64(after.Entry)}
@@ -41,7 +42,8 @@ func (s *Store) Placed(ctx context.Context, registry string, after ledger.Placed
 		err := c.QueryRow(ctx, `SELECT s.digest, s.index, count(*) OVER ()
 			FROM (SELECT * FROM (
 				(SELECT s.digest, s.index FROM entry_subjects s WHERE `+behind+` ORDER BY `+order+` LIMIT $3)
-				UNION (SELECT s.digest, s.index FROM `+cameFor+` WHERE `+behind+` ORDER BY `+order+` LIMIT $3)) AS s
+				UNION (SELECT s.digest, s.index FROM `+cameFor+` WHERE `+behind+` ORDER BY `+order+` LIMIT $3)
+				UNION (SELECT s.digest, s.index FROM `+hungOn+` WHERE `+behind+` ORDER BY `+order+` LIMIT $3)) AS s
 				ORDER BY `+order+` LIMIT $3) AS s
 			ORDER BY substr(s.digest, 1, 7) DESC, s.index DESC, s.digest DESC LIMIT 1`, append(from, n)...).
 			Scan(&last, &mark.Entry, &pairs)
@@ -56,7 +58,8 @@ func (s *Store) Placed(ctx context.Context, registry string, after ledger.Placed
 		}
 		rows, err := c.Query(ctx, `SELECT `+deliveryColumns+` FROM (
 				SELECT s.digest, s.index FROM entry_subjects s WHERE `+upTo+`
-				UNION SELECT s.digest, s.index FROM `+cameFor+` WHERE `+upTo+`) AS s
+				UNION SELECT s.digest, s.index FROM `+cameFor+` WHERE `+upTo+`
+				UNION SELECT s.digest, s.index FROM `+hungOn+` WHERE `+upTo+`) AS s
 			JOIN deliveries d ON d.index = s.index AND d.subject = s.digest
 			JOIN entries e ON e.index = s.index
 			WHERE d.registry = $5 AND d.state = 'done' AND NOT e.private
@@ -89,6 +92,8 @@ func (s *Store) PlacedAt(ctx context.Context, at ledger.Place, from uint64, n in
 				WHERE substr(digest, 1, 7) = substr($1::bytea, 1, 7) AND digest = $1 AND index >= $2 ORDER BY index LIMIT $3)
 			UNION (SELECT index FROM audit
 				WHERE substr(image, 1, 7) = substr($1::bytea, 1, 7) AND image = $1 AND image IS NOT NULL AND index >= $2 ORDER BY index LIMIT $3)
+			UNION (SELECT index FROM later_images
+				WHERE substr(image, 1, 7) = substr($1::bytea, 1, 7) AND image = $1 AND index >= $2 ORDER BY index LIMIT $3)
 			ORDER BY index LIMIT $3`
 		args := []any{notNil(at.Subject.Bytes()), int64(from), n}
 		q.Queue(`SELECT coalesce(max(index), 0), count(*) FROM (`+page+`) AS p`, args...).

@@ -3,6 +3,7 @@ package postgres
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -67,6 +68,54 @@ func (s *Store) FindRefusals(ctx context.Context, repository string, image state
 		legible(repository), image.Bytes(), limit)
 	if err != nil {
 		return nil, fmt.Errorf("find refusals in %q: %w", repository, err)
+	}
+	return all, nil
+}
+
+// CountRefusals adds to what is there, in one transaction.
+func (s *Store) CountRefusals(ctx context.Context, counts []ledger.RefusalCount) error {
+	err := s.work.run(ctx, func(c *pgx.Conn) error {
+		var q pgx.Batch // one transaction
+		for _, r := range counts {
+			q.Queue(`INSERT INTO refusals AS r (code, rule, policy, issuer, count, first_at, last_at, reason, hint)
+				VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+				ON CONFLICT (code, rule, policy, issuer) DO UPDATE SET count = r.count + excluded.count,
+					last_at = greatest(r.last_at, excluded.last_at), reason = excluded.reason, hint = excluded.hint`,
+				r.Code, r.Rule, r.Policy[:], r.Issuer, int64(r.Count), r.First, r.Last, r.Reason, r.Hint)
+		}
+		q.Queue(`DELETE FROM refusals WHERE last_at < (SELECT last_at FROM refusals ORDER BY last_at DESC OFFSET $1 LIMIT 1)`, ledger.MaxRefusalCounts-1)
+		return c.SendBatch(ctx, &q).Close()
+	})
+	if err != nil {
+		return fmt.Errorf("count %d kinds of refusals: %w", len(counts), err)
+	}
+	return nil
+}
+
+// CountedRefusals returns the most frequent first.
+func (s *Store) CountedRefusals(ctx context.Context, since time.Time, limit int) ([]ledger.RefusalCount, error) {
+	if limit < 1 || limit > ledger.MaxPage {
+		return nil, fmt.Errorf("page of %d is not within 1..%d", limit, ledger.MaxPage)
+	}
+	var all []ledger.RefusalCount
+	err := s.reads.read(ctx, func(c *pgx.Conn) error {
+		rows, err := c.Query(ctx, `SELECT code, rule, policy, issuer, count, first_at, last_at, reason, hint FROM refusals
+			WHERE last_at >= $1 ORDER BY count DESC, last_at DESC, code, rule, policy, issuer LIMIT $2`, since, limit)
+		if err != nil {
+			return err
+		}
+		all, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (ledger.RefusalCount, error) {
+			var r ledger.RefusalCount
+			var policy []byte
+			err := row.Scan(&r.Code, &r.Rule, &policy, &r.Issuer, &r.Count, &r.First, &r.Last, &r.Reason, &r.Hint)
+			copy(r.Policy[:], policy)
+			r.First, r.Last = r.First.UTC(), r.Last.UTC()
+			return r, err
+		})
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read how often what was refused: %w", err)
 	}
 	return all, nil
 }

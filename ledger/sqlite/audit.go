@@ -63,6 +63,15 @@ func (s *Store) Dossiers(ctx context.Context, from uint64, limit int) ([]ledger.
 				}
 				return err
 			}},
+		{`SELECT "index", registry, repository, subject, artifact FROM interventions WHERE action = 'place' AND "index" >= ? AND "index" < ?`,
+			func(scan func(...any) error) error {
+				var d ledger.Delivery
+				err := scan(&d.Entry, &d.Registry, &d.Repository, &d.Subject, &d.Artifact)
+				if err == nil {
+					found.Of(d.Entry).Later = append(found.Of(d.Entry).Later, d)
+				}
+				return err
+			}},
 	} {
 		if err := s.each(ctx, part.scan, part.query, low, high); err != nil {
 			return nil, err
@@ -89,7 +98,7 @@ func (s *Store) each(ctx context.Context, scan func(func(...any) error) error, q
 // Flaws asks SQLite for its own checks last: they read the whole file.
 func (s *Store) Flaws(ctx context.Context, thorough bool) ([]ledger.Flaw, error) {
 	var flaws []ledger.Flaw
-	for _, table := range []string{"entries", "entry_subjects", "entry_collateral", "audit", "deliveries", "evidence_marks", "interventions"} {
+	for _, table := range []string{"entries", "entry_subjects", "entry_collateral", "audit", "deliveries", "evidence_marks", "interventions", "later_images"} {
 		// One statement sees one state of the log, however it grows meanwhile.
 		err := s.each(ctx, func(scan func(...any) error) error {
 			var at, size int64

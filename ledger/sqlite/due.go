@@ -116,10 +116,15 @@ func leaseOldest(ctx context.Context, tx *sql.Tx, at ledger.Place, owner string,
 	if len(found) < each {
 		return found, nil
 	}
-	_, err = tx.ExecContext(ctx, `UPDATE deliveries SET next_at = ? WHERE next_at < ? AND leased_until <= ? AND`+group,
-		append([]any{millis(now), millis(now), millis(now)}, key...)...)
+	_, err = tx.ExecContext(ctx, `UPDATE deliveries SET next_at = ? WHERE id IN (
+			SELECT id FROM deliveries WHERE next_at < ? AND leased_until <= ? AND`+group+` ORDER BY next_at, "index" LIMIT ?)`,
+		append(append([]any{millis(now), millis(now), millis(now)}, key...), behind)...)
 	return found, err
 }
+
+// behind is how much of what is left of a group goes behind at a time: what stands
+// before others, and not all of a hundred thousand with every few that are placed.
+const behind = 4096
 
 // Renew lets owner's leases at a place run on, or gives them back.
 func (s *Store) Renew(ctx context.Context, owner string, at ledger.Place, now, until time.Time) (held bool, err error) {

@@ -71,7 +71,9 @@ const (
 		UNION SELECT e."index", e.evidence FROM entry_subjects es JOIN entries e ON e."index" = es."index"
 			WHERE json_array_length(?1) = 0 AND es.digest = ?2 AND e.evidence <> ''
 		UNION SELECT e."index", e.evidence FROM audit a JOIN entries e ON e."index" = a."index"
-			WHERE json_array_length(?1) = 0 AND a.image = ?2 AND a.image <> '' AND e.evidence <> '')`
+			WHERE json_array_length(?1) = 0 AND a.image = ?2 AND a.image <> '' AND e.evidence <> ''
+		UNION SELECT e."index", e.evidence FROM later_images l JOIN entries e ON e."index" = l."index"
+			WHERE json_array_length(?1) = 0 AND l.image = ?2 AND e.evidence <> '')`
 
 	// sized is how large evidence is: what was placed tells, or what is staged, or ?3.
 	sized = `coalesce(nullif((SELECT max(d.size) FROM entries o JOIN deliveries d ON d."index" = o."index"

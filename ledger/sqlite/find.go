@@ -134,13 +134,21 @@ func (s *Store) Find(ctx context.Context, q ledger.Query) ([]ledger.Entry, error
 	if q.Limit < 1 || q.Limit > ledger.MaxPage {
 		return nil, fmt.Errorf("page of %d is not within 1..%d", q.Limit, ledger.MaxPage)
 	}
+	if q.Subject != "" && len(q.Issuers) == 1 && len(q.IDs)+len(q.Artifacts)+len(q.Evidence) == 0 && q.Repository == "" {
+		return s.findSeries(ctx, q)
+	}
 	f, err := s.filter(ctx, q)
 	if err != nil || f == nil {
 		return nil, err
 	}
+	return s.findPage(ctx, f, q.Limit)
+}
+
+// findPage reads one page of what f selects.
+func (s *Store) findPage(ctx context.Context, f *filter, limit int) ([]ledger.Entry, error) {
 	// The page is chosen on the narrow rows alone, then filled in.
 	rows, err := s.read.QueryContext(ctx, `SELECT `+entryColumns+` FROM (`+f.page()+`) page
-		JOIN entries e ON e."index" = page.at`+entryJoins+` ORDER BY e."index" DESC`, append(f.args, q.Limit)...)
+		JOIN entries e ON e."index" = page.at`+entryJoins+` ORDER BY e."index" DESC`, append(f.args, limit)...)
 	if err != nil {
 		return nil, classify(err)
 	}
@@ -215,7 +223,11 @@ func (f *filter) page() string {
 
 // filter makes the conditions of q; nil when nothing can match.
 func (s *Store) filter(ctx context.Context, q ledger.Query) (*filter, error) {
-	f := &filter{key: `e."index"`, from: `entries e`}
+	return s.narrow(ctx, &filter{key: `e."index"`, from: `entries e`}, q)
+}
+
+// narrow adds them to f.
+func (s *Store) narrow(ctx context.Context, f *filter, q ledger.Query) (*filter, error) {
 	if len(q.Artifacts) == 1 {
 		// One artifact is walked in its own table, however many claims it has.
 		f.key, f.from = `es."index"`, `entry_subjects es CROSS JOIN entries e ON e."index" = es."index"`
@@ -275,6 +287,9 @@ func (s *Store) filter(ctx context.Context, q ledger.Query) (*filter, error) {
 		default:
 			f.and(d.column+` IN (SELECT value FROM json_each(?))`, list(ids))
 		}
+	}
+	if q.Subject != "" {
+		f.and(`EXISTS (SELECT 1 FROM statements st WHERE st."index" = e."index" AND st.sub = ?)`, q.Subject)
 	}
 	// Registration times never decrease, so a time is a place in the log: the
 	// size of the last head before it.

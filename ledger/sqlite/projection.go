@@ -23,6 +23,7 @@ func (s *Store) Placed(ctx context.Context, registry string, after ledger.Placed
 	err = s.read.QueryRowContext(ctx, `SELECT digest, "index", count(*) OVER () FROM (
 			SELECT * FROM (SELECT digest, "index" FROM entry_subjects WHERE (digest, "index") > (?1, ?2) ORDER BY digest, "index" LIMIT ?3)
 			UNION SELECT * FROM (SELECT image, "index" FROM audit WHERE image <> '' AND (image, "index") > (?1, ?2) ORDER BY image, "index" LIMIT ?3)
+			UNION SELECT * FROM (SELECT image, "index" FROM later_images WHERE (image, "index") > (?1, ?2) ORDER BY image, "index" LIMIT ?3)
 			ORDER BY 1, 2 LIMIT ?3)
 		ORDER BY digest DESC, "index" DESC LIMIT 1`, string(after.Subject), at, n).Scan(&mark.Subject, &mark.Entry, &pairs)
 	if errors.Is(err, sql.ErrNoRows) {
@@ -33,7 +34,8 @@ func (s *Store) Placed(ctx context.Context, registry string, after ledger.Placed
 	}
 	rows, err := s.read.QueryContext(ctx, `SELECT `+deliveryColumns+` FROM (
 			SELECT digest, "index" FROM entry_subjects WHERE (digest, "index") > (?1, ?2) AND (digest, "index") <= (?3, ?4)
-			UNION SELECT image, "index" FROM audit WHERE image <> '' AND (image, "index") > (?1, ?2) AND (image, "index") <= (?3, ?4)) s
+			UNION SELECT image, "index" FROM audit WHERE image <> '' AND (image, "index") > (?1, ?2) AND (image, "index") <= (?3, ?4)
+			UNION SELECT image, "index" FROM later_images WHERE (image, "index") > (?1, ?2) AND (image, "index") <= (?3, ?4)) s
 		CROSS JOIN deliveries d ON d."index" = s."index" AND d.subject = s.digest
 		JOIN entries e ON e."index" = s."index"
 		WHERE d.registry = ?5 AND d.state = 'done' AND e.private = 0
@@ -57,6 +59,7 @@ func (s *Store) PlacedAt(ctx context.Context, at ledger.Place, from uint64, n in
 	}
 	const page = `SELECT * FROM (SELECT "index" FROM entry_subjects WHERE digest = ?1 AND "index" >= ?2 ORDER BY "index" LIMIT ?3)
 		UNION SELECT * FROM (SELECT "index" FROM audit WHERE image = ?1 AND image <> '' AND "index" >= ?2 ORDER BY "index" LIMIT ?3)
+		UNION SELECT * FROM (SELECT "index" FROM later_images WHERE image = ?1 AND "index" >= ?2 ORDER BY "index" LIMIT ?3)
 		ORDER BY 1 LIMIT ?3`
 	var last, entries int64
 	if err := s.read.QueryRowContext(ctx, `SELECT coalesce(max("index"), 0), count(*) FROM (`+page+`)`,

@@ -46,6 +46,8 @@ var (
 	_ ledger.Tokens  = (*Store)(nil)
 	_ ledger.Leases  = (*Store)(nil)
 	_ ledger.Backlog = (*Store)(nil)
+
+	_ ledger.Placements = (*Store)(nil)
 )
 
 // Open opens or creates the file, applies missing migrations, and keeps every
