@@ -47,10 +47,18 @@ var (
 // The binaries: scittd as it ships, and one with failpoints.
 var shipped, chaos string
 
+// services are those that are to be killed.
+var services = make(children)
+
 func TestMain(m *testing.M) { os.Exit(testMain(m)) }
 
 func testMain(m *testing.M) int {
 	flag.Parse()
+	if os.Getenv(asParent) != "" {
+		go services.run()
+		beParent()
+		return 0
+	}
 	dir, err := os.MkdirTemp("", "scittd-crash-")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -67,7 +75,9 @@ func testMain(m *testing.M) int {
 		}
 	}
 	fmt.Printf("-seed %d\n", *seed)
+	go services.run()
 	code := m.Run()
+	close(services)
 	if err := testenv.Stop(); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		code = max(code, 1)

@@ -153,7 +153,7 @@ func (r *replica) start(fail string) {
 		"--limits-caller-rate", "0", "--limits-address-rate", "0", "--log-level", "warn"}, r.flags...)...)
 	cmd.Dir, cmd.Stdout, cmd.Stderr = r.site.dir, log, log
 	cmd.Env = []string{"HOME=" + r.site.dir, "TMPDIR=" + r.site.dir, "SCITTD_FAILPOINT=" + fail}
-	if err := cmd.Start(); err != nil {
+	if err := services.start(cmd); err != nil {
 		r.site.t.Fatal(err)
 	}
 	exited := make(chan struct{})

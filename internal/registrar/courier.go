@@ -168,7 +168,7 @@ func (c *Courier) prepare(ctx context.Context, d *ledger.Delivery) (put func(con
 		if err := c.o.Custodian.mayPlace(ctx, *d); err != nil {
 			return nil, err
 		}
-		evidence, err := c.evidence(ctx, d.EntryID)
+		evidence, err := c.evidence(ctx, *d)
 		return func(ctx context.Context) (string, error) {
 			manifest, err := placer.Evidence(ctx, repo, string(d.Subject), evidence)
 			// Asked also when time is up: what of it arrived must not stay, if it was purged.
@@ -190,8 +190,10 @@ func (c *Courier) prepare(ctx context.Context, d *ledger.Delivery) (put func(con
 }
 
 // evidence finds the bytes to place: the attached payload, else what was staged
-// here, else (Open nil) a blob that the publisher pushed to the repository.
-func (c *Courier) evidence(ctx context.Context, id statement.ID) (storage.Evidence, error) {
+// here, else a blob that the publisher pushed to the repository, or that was
+// placed in another one (Open nil: it was not).
+func (c *Courier) evidence(ctx context.Context, d ledger.Delivery) (storage.Evidence, error) {
+	id := d.EntryID
 	record, err := c.ledger.Record(ctx, id, ledger.All)
 	if err != nil {
 		return storage.Evidence{}, err
@@ -211,7 +213,8 @@ func (c *Courier) evidence(ctx context.Context, id statement.ID) (storage.Eviden
 	}
 	staged, _, err := c.staging.Staged(ctx, record.Evidence)
 	if errors.Is(err, ledger.ErrNotFound) {
-		return e, nil
+		e.Open, err = c.placedElsewhere(ctx, d, record.Evidence)
+		return e, err
 	}
 	if err != nil {
 		return e, err

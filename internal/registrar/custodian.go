@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/scittd/scittd/ledger"
@@ -203,11 +204,12 @@ func (c *Custodian) Seen(ctx context.Context, d ledger.Delivery, evidence statem
 // errPurged: what was to be placed has been purged.
 var errPurged = errors.New(ledger.PurgedDelivery)
 
-// markOf is what the ledger knows of the evidence of d at its place; nil: nothing.
+// markOf is what the ledger knows of the evidence of d at its place, or at all;
+// nil: nothing.
 func (c *Custodian) markOf(ctx context.Context, d ledger.Delivery) (*ledger.Absence, error) {
 	absences, err := c.evidences.Absences(ctx, []uint64{d.Entry})
-	for i := range absences {
-		if absences[i].Place == d.Place() {
+	for i := range slices.Backward(absences) { // that of all its evidence comes first
+		if at := absences[i].Place; at == d.Place() || at == (ledger.Place{}) {
 			return &absences[i], nil
 		}
 	}

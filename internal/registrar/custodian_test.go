@@ -395,6 +395,28 @@ func TestRetentionTakesWhatAllConditionsAdmit(t *testing.T) {
 	}
 }
 
+func TestRetentionSaysWhichRepositoryHoldsEvidenceBack(t *testing.T) {
+	w := newWorld(t)
+	c := w.custodian()
+	const second = "mirror/net-monitor"
+	other := w.pushImage(second)
+	s := w.publisher.Sign(t, statement.Template{Subject: "urn:scan:1", ContentType: ledgertest.Report, Payload: []byte("scan")})
+	w.pushedBeside(s, repository, w.image)
+	w.pushedBeside(s, second, other)
+	w.settled(c, s.ID())
+	for covered, want := range map[string]string{"wabbit/*": second, "mirror/*": repository, "acme/*": "nothing", "*/net-monitor": ""} {
+		held := "nothing"
+		rule := registrar.RetentionRule{OlderThan: time.Nanosecond, Repositories: []string{covered}}
+		err := c.Expired(t.Context(), []registrar.RetentionRule{rule}, time.Now().Add(time.Minute), func(e registrar.Expiry) error {
+			held = e.HeldBy
+			return nil
+		})
+		if err != nil || held != want {
+			t.Errorf("a rule for %s: held by %q, %v; want %q", covered, held, err, want)
+		}
+	}
+}
+
 func TestDeletingWhatNoClaimSpeaksOfMarksNothing(t *testing.T) {
 	w := newWorld(t)
 	c := w.custodian()

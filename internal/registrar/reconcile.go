@@ -34,6 +34,8 @@ type Reconciliation struct {
 	Placed   int            `json:"placed"` // artifacts
 	Queued   int            `json:"queued"` // to be placed again
 	Findings map[string]int `json:"findings"`
+
+	Repositories map[string]bool `json:"-"` // that something was placed in
 }
 
 // Reconciler holds what a registry lists against what the ledger knows to be
@@ -99,7 +101,7 @@ const (
 // Reconcile looks at all that was placed at a registry, image by image. An error
 // says what could not be looked at; everything else was.
 func (r *Reconciler) Reconcile(ctx context.Context, registry string) (Reconciliation, error) {
-	done := Reconciliation{Findings: map[string]int{}}
+	done := Reconciliation{Findings: map[string]int{}, Repositories: map[string]bool{}}
 	var unread []error
 	failures := 0
 	var held []ledger.Delivery // of one image, perhaps not all of them
@@ -130,6 +132,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, registry string) (Reconcilia
 			if len(r.o.Repositories) > 0 && !slices.Contains(r.o.Repositories, d.Repository) {
 				continue
 			}
+			done.Repositories[d.Repository] = true
 			if len(held) > 0 && held[0].Subject != d.Subject || len(held) >= 4*reconcilePage {
 				if err := look(); err != nil {
 					return done, errors.Join(append(unread, err)...)

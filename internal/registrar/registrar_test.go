@@ -74,7 +74,7 @@ func newWorld(t *testing.T) *world {
 			t.Error(err)
 		}
 	})
-	w.registrar = registrar.New(w.ledger, registrar.Options{Registry: host})
+	w.registrar = registrar.New(w.ledger, registrar.Options{Registry: host, Further: w.store})
 	w.image = w.pushImage(repository)
 	return w
 }

@@ -28,12 +28,15 @@ type Expiry struct {
 	Size    int64          // 0: not known
 	Places  []ledger.Place // where it is
 	Sharing int            // further entries that speak of the same bytes; the rule lets each of them go
+	// HeldBy is a repository that the rule does not cover and that has it, too: the
+	// evidence stays, for that alone. "": it goes.
+	HeldBy string
 }
 
 // Expired tells found of all evidence that rules let go at a time, the newest
 // first for each rule, and each evidence once. Bytes that several claims speak of
-// go only when the rule holds for every one of them. What is purged already is
-// passed over.
+// go only when the rule holds for every one of them; what stays only for being in
+// a further repository is told of, too. What is purged already is passed over.
 func (c *Custodian) Expired(ctx context.Context, rules []RetentionRule, now time.Time, found func(Expiry) error) error {
 	gone := map[statement.Digest]bool{}
 	for i := range rules {
@@ -55,9 +58,12 @@ func (c *Custodian) Expired(ctx context.Context, rules []RetentionRule, now time
 				}
 				if !goes {
 					kept[claim.Evidence] = true // by this rule, whichever claim leads there
+				} else {
+					gone[claim.Evidence] = true
+				}
+				if !goes && e.HeldBy == "" {
 					continue
 				}
-				gone[claim.Evidence] = true
 				if err := found(e); err != nil {
 					return err
 				}
@@ -78,18 +84,19 @@ func there(claim ledger.Claim) bool {
 // expiry holds a rule against all that speak of the evidence of a claim.
 func (c *Custodian) expiry(ctx context.Context, rule *RetentionRule, claim ledger.Claim, until time.Time) (Expiry, bool, error) {
 	e := Expiry{Rule: rule, Entry: claim.Entry, Sharing: -1}
+	other := "" // a repository that the rule does not cover
 	q := ledger.Query{Scope: ledger.All, Evidence: []statement.Digest{claim.Evidence}, Limit: ledger.MaxPage}
 	for {
 		page, err := c.evidences.Claims(ctx, q, false)
 		if err != nil {
 			return e, false, err
 		}
-		for _, other := range page {
-			q.Before = other.Index
-			if !other.RegisteredAt.Before(until) || len(rule.MediaTypes) > 0 && !slices.Contains(rule.MediaTypes, other.MediaType) {
+		for _, sharing := range page {
+			q.Before = sharing.Index
+			if !sharing.RegisteredAt.Before(until) || len(rule.MediaTypes) > 0 && !slices.Contains(rule.MediaTypes, sharing.MediaType) {
 				return e, false, nil
 			}
-			deliveries, err := c.ledger.Deliveries(ctx, other.ID, ledger.All)
+			deliveries, err := c.ledger.Deliveries(ctx, sharing.ID, ledger.All)
 			if err != nil {
 				return e, false, err
 			}
@@ -99,7 +106,8 @@ func (c *Custodian) expiry(ctx context.Context, rule *RetentionRule, claim ledge
 					continue
 				}
 				if !rule.admits(d.Repository) {
-					return e, false, nil
+					placed, other = true, d.Repository
+					continue
 				}
 				placed, e.Size = true, max(e.Size, d.Size)
 				if !slices.Contains(e.Places, d.Place()) {
@@ -112,7 +120,10 @@ func (c *Custodian) expiry(ctx context.Context, rule *RetentionRule, claim ledge
 			e.Sharing++
 		}
 		if len(page) < q.Limit {
-			return e, true, nil
+			if len(e.Places) > 0 {
+				e.HeldBy = other
+			}
+			return e, other == "", nil
 		}
 	}
 }
