@@ -129,6 +129,10 @@ func TestAFrontKeepsTheListForOthers(t *testing.T) {
 			if got := lists(t, d.host, d.subject); len(got) > 0 {
 				t.Errorf("still listed after it was taken off: %+v", got)
 			}
+			// A list with nothing in it is not left behind under its tag.
+			if _, _, err := client.Manifest(t.Context(), strings.Replace(d.subject, ":", "-", 1)); !errors.Is(err, storage.ErrNotFound) {
+				t.Errorf("the referrers tag: %v, want none", err)
+			}
 			for _, bad := range []func() error{
 				func() error { return r.List(t.Context(), repoName, storage.Descriptor{Digest: "x"}, body, false) },
 				func() error { return r.List(t.Context(), repoName, desc, []byte(`{}`), false) },

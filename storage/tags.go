@@ -12,6 +12,23 @@ type Tags interface {
 	Tags(ctx context.Context, limit int) ([]string, error)
 }
 
+// KnowsRepository says whether a registry has a repository of that name, as far
+// as it tells: of those that never answer 404 each is known.
+func (r *Remote) KnowsRepository(ctx context.Context, name string) (bool, error) {
+	repo, err := r.repository(name)
+	if err != nil {
+		return false, err
+	}
+	err = repo.api.Tags(ctx, "", func([]string) error { return errEnough })
+	if err == nil || errors.Is(err, errEnough) {
+		return true, nil
+	}
+	if err = repo.failure("pull from", "list the tags of "+name, err); errors.Is(err, ErrNotFound) {
+		return false, nil
+	}
+	return false, err
+}
+
 var _ Tags = (*repository)(nil)
 
 var errEnough = errors.New("enough")

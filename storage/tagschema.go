@@ -282,6 +282,10 @@ func (r *repository) rewrite(ctx context.Context, s *tagState, subject digest.Di
 		if old, err := json.Marshal(list); err == nil && bytes.Equal(raw, old) {
 			return nil
 		}
+		if len(next.Manifests) == 0 && len(next.Annotations) == 0 && r.dropList(ctx, read) {
+			s.wrote = ""
+			return nil
+		}
 		desc := content.NewDescriptorFromBytes(ocispec.MediaTypeImageIndex, raw)
 		err = r.api.PushReference(ctx, desc, bytes.NewReader(raw), referrersTag(subject))
 		r.took(r.remote.now().Sub(start))
@@ -309,6 +313,14 @@ func (r *repository) rewrite(ctx context.Context, s *tagState, subject digest.Di
 			gone[d.Digest] = true
 		}
 	}
+}
+
+// dropList deletes a list of which nothing would be left, by its digest: what
+// somebody else has written under the tag meanwhile stays. It reports false where
+// that is not possible; then the list is left empty.
+func (r *repository) dropList(ctx context.Context, list digest.Digest) bool {
+	desc := ocispec.Descriptor{MediaType: ocispec.MediaTypeImageIndex, Digest: list}
+	return list != "" && r.delete(ctx, "delete list "+list.String(), r.api.Manifests(), desc) == nil
 }
 
 // notice compares the list with how we left it: who else is writing?

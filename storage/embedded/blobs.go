@@ -25,6 +25,26 @@ func (r *Registry) statBlob(ctx context.Context, repository string, d digest) (s
 	return size, nil
 }
 
+// wholeBlob is statBlob for who may have the bytes at hand: a blob whose file is
+// gone or cut, or was found to have other bytes, is unknown to it. Pushed again, it
+// is whole again, for a push always leaves the file that it brought.
+func (r *Registry) wholeBlob(ctx context.Context, repository string, d digest) (int64, error) {
+	size, err := r.statBlob(ctx, repository, d)
+	if err != nil {
+		return 0, err
+	}
+	info, err := os.Stat(filepath.Join(r.dir, d.path()))
+	_, spoilt := r.spoilt.Load(d)
+	switch {
+	case err != nil && !errors.Is(err, fs.ErrNotExist):
+		return 0, fmt.Errorf("look up blob %s: %w", d, err)
+	case err != nil || info.Size() != size || spoilt:
+		r.log.Load().Error("blob damaged: push it again", "repository", repository, "blob", d)
+		return 0, blobUnknown(repository, d)
+	}
+	return size, nil
+}
+
 func blobUnknown(repository string, d digest) error {
 	return refuse(404, "BLOB_UNKNOWN", "repository %s has no blob %s", repository, d)
 }
@@ -93,6 +113,7 @@ func (r *Registry) place(ctx context.Context, repository string, d digest, path 
 	if err := syncFolder(filepath.Dir(target)); err != nil {
 		return fmt.Errorf("store blob %s: %w", d, err)
 	}
+	r.spoilt.Delete(d)
 	// Its sender may have gone by now; what it finds when it tries again is
 	// rather the blob than nothing.
 	err := r.commit(context.WithoutCancel(ctx), func(tx *sql.Tx) error {
@@ -162,7 +183,7 @@ func (r *Registry) deleteBlob(ctx context.Context, repository string, d digest) 
 			return errors.Join(err, blobUnknown(repository, d))
 		}
 		return nil
-	}, d)
+	}, []digest{d})
 	var refusal *Error
 	if err != nil && !errors.As(err, &refusal) {
 		return fmt.Errorf("delete blob %s: %w", d, err)
@@ -170,10 +191,10 @@ func (r *Registry) deleteBlob(ctx context.Context, repository string, d digest) 
 	return err
 }
 
-// removeFiles applies unlink, forgets those blobs that no repository has (any
-// blob, or only the given ones) and removes their files. A crash in between
+// removeFiles applies unlink, forgets those of the blobs that no repository has
+// then, and removes their files. A crash in between
 // leaves files without a row, which the next sweep finds.
-func (r *Registry) removeFiles(ctx context.Context, unlink func(*sql.Tx) error, only ...digest) error {
+func (r *Registry) removeFiles(ctx context.Context, unlink func(*sql.Tx) error, blobs []digest) error {
 	r.files.Lock()
 	defer r.files.Unlock()
 	var gone []digest
@@ -181,23 +202,20 @@ func (r *Registry) removeFiles(ctx context.Context, unlink func(*sql.Tx) error, 
 		if err := unlink(tx); err != nil {
 			return err
 		}
-		query, args := "DELETE FROM blobs WHERE NOT EXISTS (SELECT 1 FROM links WHERE links.digest = blobs.digest)", []any{}
-		if len(only) == 1 {
-			query, args = query+" AND digest = ?", append(args, string(only[0]))
-		}
-		rows, err := tx.Query(query+" RETURNING digest", args...)
-		if err != nil {
-			return err
-		}
-		defer rows.Close()
-		for rows.Next() {
-			var d digest
-			if err := rows.Scan((*string)(&d)); err != nil {
+		for _, d := range blobs {
+			done, err := tx.Exec("DELETE FROM blobs WHERE digest = ? AND NOT EXISTS (SELECT 1 FROM links WHERE links.digest = blobs.digest)", string(d))
+			if err != nil {
 				return err
+			}
+			if n, err := done.RowsAffected(); err != nil || n == 0 {
+				if err != nil {
+					return err
+				}
+				continue
 			}
 			gone = append(gone, d)
 		}
-		return rows.Err()
+		return nil
 	})
 	if err != nil {
 		return err

@@ -112,6 +112,8 @@ type Registry struct {
 
 	sessions keyed // one request at a time works on an upload
 
+	spoilt sync.Map // digests of blobs whose file was read and has another; until they are pushed again
+
 	stop    context.CancelFunc
 	stopped <-chan struct{} // closed by stop
 	running sync.WaitGroup  // writer and sweeper

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"time"
 )
@@ -22,6 +23,9 @@ func (r *Registry) FillDisk(free int64) {
 
 // Sweep collects garbage now.
 func (r *Registry) Sweep(ctx context.Context) error { return r.sweep(ctx) }
+
+// SweepPage bounds what one transaction of a sweep removes.
+const SweepPage = sweepPage
 
 // PageRows bounds a page of referrers.
 const PageRows = pageRows
@@ -71,6 +75,9 @@ func (r *Registry) AddReferrers(ctx context.Context, repository, subject, artifa
 // manifest and upload in it.
 func MakeVersion1(dir string, blob, manifest []byte, upload string) (err error) {
 	if err := makeFolders(dir); err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(dir, digestOf(blob, "sha256:").path()), blob, 0o600); err != nil {
 		return err
 	}
 	db, err := openDatabase(filepath.Join(dir, "registry.db"), "_txlock=immediate")

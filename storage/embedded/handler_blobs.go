@@ -16,7 +16,7 @@ func (x exchange) headBlob() error {
 	if err != nil {
 		return err
 	}
-	size, err := x.statBlob(x.r.Context(), x.repository, d)
+	size, err := x.wholeBlob(x.r.Context(), x.repository, d)
 	if err != nil {
 		return err
 	}

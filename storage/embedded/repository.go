@@ -70,7 +70,7 @@ func (r repository) Blob(ctx context.Context, s string) (io.ReadCloser, int64, e
 	if err != nil {
 		return nil, 0, inStorage(err)
 	}
-	return &checkedBlob{f, d, d.hash()}, size, nil
+	return &checkedBlob{f, d, d.hash(), r.registry}, size, nil
 }
 
 // checkedBlob ends with io.EOF only if the file still has its digest.
@@ -78,12 +78,14 @@ type checkedBlob struct {
 	file   *os.File // not embedded: its WriteTo would pass Read by
 	digest digest
 	hash   hash.Hash
+	from   *Registry
 }
 
 func (b *checkedBlob) Read(p []byte) (int, error) {
 	n, err := b.file.Read(p)
 	b.hash.Write(p[:n])
 	if err == io.EOF && b.digest.with(b.hash) != b.digest {
+		b.from.spoilt.Store(b.digest, true)
 		err = fmt.Errorf("%w: the file of blob %s is damaged", storage.ErrOtherBytes, b.digest)
 	}
 	return n, err
@@ -96,7 +98,7 @@ func (r repository) HasBlob(ctx context.Context, s string) (size int64, ok bool,
 	if err != nil {
 		return 0, false, inStorage(err)
 	}
-	size, err = r.registry.statBlob(ctx, r.name, d)
+	size, err = r.registry.wholeBlob(ctx, r.name, d)
 	var refusal *Error
 	if errors.As(err, &refusal) {
 		return 0, false, nil
@@ -109,7 +111,7 @@ func (r repository) PushBlob(ctx context.Context, s string, size int64, open fun
 	if err != nil {
 		return inStorage(err)
 	}
-	if _, err := r.registry.statBlob(ctx, r.name, d); err == nil {
+	if _, err := r.registry.wholeBlob(ctx, r.name, d); err == nil {
 		return nil
 	}
 	body, err := open()

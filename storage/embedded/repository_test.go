@@ -171,6 +171,62 @@ func TestDamagedContentIsNotHandedOutInProcess(t *testing.T) {
 	}
 }
 
+func TestDamagedBlobIsMendedByPushingItAgain(t *testing.T) {
+	dir := t.TempDir()
+	s := serve(t, dir)
+	repo, err := s.Repository("r")
+	if err != nil {
+		t.Fatal(err)
+	}
+	content := []byte("evidence")
+	d := s.blob("r", content)
+	file := filepath.Join(dir, "blobs", "sha256", d[7:9], d[7:])
+	for name, damage := range map[string]func() error{
+		"gone": func() error { return os.Remove(file) },
+		"cut":  func() error { return os.Truncate(file, 3) },
+		"other bytes, which somebody has read": func() error {
+			if err := os.WriteFile(file, []byte("Evidence"), 0o600); err != nil {
+				return err
+			}
+			blob, _, err := repo.Blob(t.Context(), d)
+			if err != nil {
+				return err
+			}
+			defer blob.Close()
+			if _, err := io.ReadAll(blob); !errors.Is(err, storage.ErrOtherBytes) {
+				return fmt.Errorf("read as sound: %v", err)
+			}
+			return nil
+		},
+	} {
+		// By a client that looks first, and by us.
+		for who, push := range map[string]func(){
+			"client": func() {
+				s.want(404, "", "HEAD", "/v2/r/blobs/"+d, nil)
+				s.blob("r", content)
+			},
+			"service": func() {
+				if _, there, err := repo.HasBlob(t.Context(), d); there || err != nil {
+					t.Errorf("%s: it has the blob, %v", name, err)
+				}
+				open := func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(content)), nil }
+				if err := repo.PushBlob(t.Context(), d, int64(len(content)), open); err != nil {
+					t.Error(err)
+				}
+			},
+		} {
+			if err := damage(); err != nil {
+				t.Fatal(name, err)
+			}
+			push()
+			if got := s.want(200, "", "GET", "/v2/r/blobs/"+d, nil); !bytes.Equal(got.body, content) {
+				t.Errorf("%s, pushed by the %s: %q", name, who, got.body)
+			}
+			s.want(200, "", "HEAD", "/v2/r/blobs/"+d, nil)
+		}
+	}
+}
+
 func TestBlobsAreStreamedNotHeld(t *testing.T) {
 	s := serve(t, t.TempDir())
 	repo, err := s.Repository("r")

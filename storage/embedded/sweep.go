@@ -34,13 +34,84 @@ func (r *Registry) sweeper(ctx context.Context) {
 // that go on for a week. It never removes a manifest.
 func (r *Registry) sweep(ctx context.Context) error {
 	cut := r.now().Add(-expiry)
-	err := r.removeFiles(ctx, func(tx *sql.Tx) error {
-		_, err := tx.Exec(`
-			DELETE FROM links WHERE linked_at < ? AND NOT EXISTS (
-				SELECT 1 FROM named WHERE named.repository = links.repository AND named.digest = links.digest)`, cut.Unix())
+	return errors.Join(r.sweepLinks(ctx, cut), r.sweepBlobs(ctx), r.sweepUploads(ctx, cut), r.sweepFiles(ctx, "uploads", cut), r.sweepFiles(ctx, "blobs", cut))
+}
+
+// sweepPage bounds what one transaction of a sweep removes, for which every push
+// waits.
+const sweepPage = 256
+
+// sweepLinks removes blobs that no manifest of their repository names, page by
+// page: it is looked without keeping anybody out, and once more before one goes.
+func (r *Registry) sweepLinks(ctx context.Context, cut time.Time) error {
+	const unnamed = `linked_at < ? AND NOT EXISTS (
+		SELECT 1 FROM named WHERE named.repository = links.repository AND named.digest = links.digest)`
+	type link struct {
+		repository int64
+		digest     digest
+	}
+	for last := (link{}); ; {
+		var page []link
+		var digests []digest
+		err := r.each(ctx, func(scan func(...any) error) error {
+			var l link
+			err := scan(&l.repository, (*string)(&l.digest))
+			page, digests = append(page, l), append(digests, l.digest)
+			return err
+		}, `SELECT repository, digest FROM links WHERE (repository, digest) > (?, ?) AND `+unnamed+`
+			ORDER BY repository, digest LIMIT ?`, last.repository, string(last.digest), cut.Unix(), sweepPage)
+		if err != nil || len(page) == 0 {
+			return err
+		}
+		err = r.removeFiles(ctx, func(tx *sql.Tx) error {
+			for _, l := range page {
+				if _, err := tx.Exec(`DELETE FROM links WHERE repository = ? AND digest = ? AND `+unnamed, l.repository, string(l.digest), cut.Unix()); err != nil {
+					return err
+				}
+			}
+			return nil
+		}, digests)
+		if err != nil {
+			return err
+		}
+		last = page[len(page)-1]
+	}
+}
+
+// sweepBlobs removes blobs that no repository has.
+func (r *Registry) sweepBlobs(ctx context.Context) error {
+	for last := ""; ; {
+		var page []digest
+		err := r.each(ctx, func(scan func(...any) error) error {
+			var d digest
+			err := scan((*string)(&d))
+			page = append(page, d)
+			return err
+		}, `SELECT digest FROM blobs WHERE digest > ? AND NOT EXISTS (SELECT 1 FROM links WHERE links.digest = blobs.digest)
+			ORDER BY digest LIMIT ?`, last, sweepPage)
+		if err != nil || len(page) == 0 {
+			return err
+		}
+		if err := r.removeFiles(ctx, func(*sql.Tx) error { return nil }, page); err != nil {
+			return err
+		}
+		last = string(page[len(page)-1])
+	}
+}
+
+// each scans every row of a query.
+func (r *Registry) each(ctx context.Context, scan func(func(...any) error) error, query string, args ...any) error {
+	rows, err := r.read.QueryContext(ctx, query, args...)
+	if err != nil {
 		return err
-	})
-	return errors.Join(err, r.sweepUploads(ctx, cut), r.sweepFiles(ctx, "uploads", cut), r.sweepFiles(ctx, "blobs", cut))
+	}
+	defer rows.Close()
+	for rows.Next() {
+		if err := scan(rows.Scan); err != nil {
+			return err
+		}
+	}
+	return rows.Err()
 }
 
 func (r *Registry) sweepUploads(ctx context.Context, cut time.Time) error {

@@ -260,3 +260,21 @@ func TestClosedRegistryAnswers500(t *testing.T) {
 	s.want(500, "UNKNOWN", "GET", "/v2/r/blobs/"+d, nil)
 	s.want(500, "UNKNOWN", "POST", "/v2/r/blobs/uploads/", nil)
 }
+
+func TestSweepOfManyBlobsGoesPageByPage(t *testing.T) {
+	dir := t.TempDir()
+	s, later := serveAt(t, dir)
+	const many = 2*embedded.SweepPage + 10
+	for i := range many {
+		s.blob("r", []byte(strings.Repeat("x", i+1)))
+	}
+	later(25 * time.Hour)
+	young := s.blob("r", []byte("young"))
+	if err := s.Sweep(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if left := files(t, filepath.Join(dir, "blobs")); len(left) != 1 {
+		t.Errorf("%d files are left, want the young one", len(left))
+	}
+	s.want(200, "", "HEAD", "/v2/r/blobs/"+young, nil)
+}

@@ -49,8 +49,8 @@ type PushConfig struct {
 
 // PushService knows what statements are. Its methods are safe for concurrent use.
 type PushService interface {
-	// Detached: the statement's payload is not in it. What is no statement may
-	// be called either.
+	// Detached: to judge the statement, the evidence beside it has to be read. What
+	// is no statement may be called either.
 	Detached(statement []byte) bool
 
 	// Judge says what Register would, and changes nothing: nil, a *PushRefusal,

@@ -10,8 +10,8 @@ import (
 	"github.com/scittd/scittd/storage"
 )
 
-// maxPushedPayload is how long the payload of a detached statement may be that
-// is pushed beside it.
+// maxPushedPayload is how long evidence may be that is pushed beside a statement,
+// where it has to be read to judge that.
 const maxPushedPayload = 8 << 20
 
 // badManifest refuses what is no submission of one statement.
@@ -62,7 +62,7 @@ func (p *pushes) read(r *Request, s storage.Submission) (pushed Pushed, release 
 		return pushed, release, nil
 	}
 	if s.Payload.Size > maxPushedPayload {
-		return pushed, nil, badManifest("the detached payload has %d bytes; beside a pushed statement it has at most %d: stage it at the service (PUT /v1/evidence/%s), and name it in the annotation %s instead",
+		return pushed, nil, badManifest("the evidence that has to be read has %d bytes; beside a pushed statement it has at most %d: stage it at the service (PUT /v1/evidence/%s), and name it in the annotation %s instead",
 			s.Payload.Size, int64(maxPushedPayload), s.Payload.Digest, storage.EvidenceAnnotation)
 	}
 	pushed.Evidence = s.Payload.Digest

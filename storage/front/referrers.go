@@ -165,7 +165,15 @@ func (s *Synthesis) pushed(w http.ResponseWriter, r *Request, next func(http.Res
 func (s *Synthesis) deleted(w http.ResponseWriter, r *Request, next func(http.ResponseWriter)) {
 	ctx := r.HTTP.Context()
 	manifest, err := digest.Parse(r.Reference)
-	if err != nil || r.Blob || s.keptBy(ctx, r.Repository) == "registry" {
+	if err != nil || r.Blob {
+		next(w)
+		return
+	}
+	// Whatever comes of it, the manifest is looked for again by the next page.
+	key := r.Repository + "@" + manifest.String()
+	s.described.drop(key)
+	defer s.described.drop(key)
+	if s.keptBy(ctx, r.Repository) == "registry" {
 		next(w)
 		return
 	}
@@ -194,7 +202,6 @@ func (s *Synthesis) deleted(w http.ResponseWriter, r *Request, next func(http.Re
 	if held.Status/100 == 2 {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), listingTime)
 		defer cancel()
-		s.described.drop(r.Repository + "@" + manifest.String())
 		if err := s.lists.Unlist(ctx, r.Repository, subject, manifest.String()); err != nil {
 			s.log.Warn("deleted referrer still listed", "repository", r.Repository, "manifest", manifest.String(), "err", err)
 		}

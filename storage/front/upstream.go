@@ -2,6 +2,7 @@ package front
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"log"
@@ -62,6 +63,7 @@ type Upstream struct {
 	follow  bool
 	routed  bool
 	log     *slog.Logger
+	name    string // of this process in Via
 
 	pool   *http.Transport // to the registry and its token service
 	bucket *http.Transport // to where it redirects readers
@@ -83,7 +85,7 @@ func OpenUpstream(c UpstreamConfig) (*Upstream, error) {
 	}
 	u := &Upstream{
 		base: url.URL{Scheme: "https", Host: address}, ownName: c.OwnName, trusts: map[string]bool{},
-		follow: c.FollowRedirects, routed: c.PathRouted, log: c.Log, waits: patience,
+		follow: c.FollowRedirects, routed: c.PathRouted, log: c.Log, waits: patience, name: "scittd-" + rand.Text(),
 	}
 	if c.PlainHTTP {
 		u.base.Scheme = "http"
@@ -140,6 +142,11 @@ func (u *Upstream) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		answer(w, http.StatusMethodNotAllowed, "UNSUPPORTED", "registries have no such method")
 		return
 	}
+	if u.sent(r) {
+		u.log.Error("the registry that this stands before leads back here: set registry.host to the one behind it", "registry", u.base.Host)
+		answer(w, http.StatusLoopDetected, "UNSUPPORTED", "this front stands before itself: its registry, "+u.base.Host+", leads back to it")
+		return
+	}
 	if message := ambiguous(r.URL.EscapedPath()); message != "" {
 		answer(w, http.StatusBadRequest, "NAME_INVALID", message)
 		return
@@ -192,11 +199,18 @@ func (u *Upstream) address(out, in *http.Request) {
 	if u.ownName {
 		out.Host = u.base.Host
 	}
+	// SPEC RFC 9110 §7.6.3: a proxy MUST send Via, by which a loop is found.
+	out.Header.Add("Via", "1.1 "+u.name)
 	out.Header.Set("X-Forwarded-Host", o.host)
 	out.Header.Set("X-Forwarded-Proto", o.scheme)
 	if client, _, err := net.SplitHostPort(in.RemoteAddr); err == nil {
 		out.Header.Set("X-Forwarded-For", client)
 	}
+}
+
+// sent says whether r has been sent on from here before.
+func (u *Upstream) sent(r *http.Request) bool {
+	return slices.ContainsFunc(r.Header.Values("Via"), func(via string) bool { return strings.Contains(via, u.name) })
 }
 
 // misleads is an answer that clients must not see.

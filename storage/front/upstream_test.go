@@ -346,6 +346,31 @@ func TestRegistryThatIsAwayIsA502InItsOwnWords(t *testing.T) {
 	}
 }
 
+func TestFrontBeforeItselfIsALoopAndNotEndless(t *testing.T) {
+	s := httptest.NewUnstartedServer(nil)
+	host := s.Listener.Addr().String()
+	passed := 0
+	handler := fronted(t, host, nil)
+	s.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		passed++
+		handler.ServeHTTP(w, r)
+	})
+	s.Start()
+	t.Cleanup(s.Close)
+	for _, path := range []string{"/v2/", "/v2/r/manifests/v1", "/v2/r/tags/list"} {
+		passed = 0
+		resp, err := http.Get(s.URL + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, err := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		if err != nil || resp.StatusCode != http.StatusLoopDetected || !strings.Contains(string(body), host) || passed != 2 {
+			t.Errorf("GET %s: %d %s, %v, after %d passes; want 508 that names %s after two", path, resp.StatusCode, body, err, passed, host)
+		}
+	}
+}
+
 func TestTokensOfOursNeverGoUpstream(t *testing.T) {
 	url := before(t, hostOf(listen(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		t.Errorf("the registry was asked for %s with %v", r.URL, r.Header)
