@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/scittd/scittd/api"
+	"github.com/scittd/scittd/ledger"
 	"github.com/scittd/scittd/ledger/ledgertest"
 	"github.com/scittd/scittd/statement"
 )
@@ -74,6 +75,19 @@ func TestEveryEndpointShowsAndTakesWhatItsCallerMay(t *testing.T) {
 		}
 		if !strings.HasPrefix(a.header.Get("Cache-Control"), "private") == c.reads {
 			t.Errorf("statements as %s: Cache-Control %q", c.name, a.header.Get("Cache-Control"))
+		}
+	}
+
+	// What was decided: of what is hidden, not even the rule.
+	tested["GET /v1/decisions"], tested["HEAD /v1/decisions"] = true, true
+	for _, c := range callers {
+		a := w.get("/v1/decisions", c.header...)
+		id, hidden := public.ID(), private.ID()
+		if !bytes.Contains(a.body, id[:]) || !bytes.Contains(a.body, hidden[:]) || bytes.Contains(a.body, []byte(w.ruleOf(private))) != c.reads {
+			t.Errorf("decisions as %s show what they must not, or lack what they must", c.name)
+		}
+		if !strings.HasPrefix(a.header.Get("Cache-Control"), "private") == c.reads {
+			t.Errorf("decisions as %s: Cache-Control %q", c.name, a.header.Get("Cache-Control"))
 		}
 	}
 
@@ -197,6 +211,10 @@ func TestEveryEndpointShowsAndTakesWhatItsCallerMay(t *testing.T) {
 			if a := w.send(request{method: method, path: "/v1/refusals", header: c.header}); (a.status == 200) != c.reads {
 				t.Errorf("%s refusals as %s: %d", method, c.name, a.status)
 			}
+			tested[method+" /v1/policy/refusals"] = true
+			if a := w.send(request{method: method, path: "/v1/policy/refusals", header: c.header}); (a.status == 200) != c.reads {
+				t.Errorf("%s counts of refusals as %s: %d", method, c.name, a.status)
+			}
 		}
 		tested["POST /v1/check"] = true
 		for n, want := range map[int]bool{1: true, 2: c.reads, 3: false} {
@@ -253,4 +271,14 @@ func TestTokensWorkAsBasicAuthPasswordToo(t *testing.T) {
 	s := w.wabbit.Claim(t, ledgertest.Image(1), ledgertest.SBOM, []byte("sbom"))
 	w.register(s.Canonical(), basic("token of reader")).refused(t, 403, "forbidden")
 	w.admitted(w.register(s.Canonical(), basic("token of publisher")), s)
+}
+
+// ruleOf is what admitted s, as it is recorded.
+func (w *world) ruleOf(s *statement.Statement) string {
+	w.t.Helper()
+	e, err := w.ledger.Entry(w.t.Context(), s.ID(), ledger.All)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return e.Rule
 }

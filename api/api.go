@@ -39,7 +39,15 @@ type Ledger interface {
 	Fresh(ctx context.Context, id statement.ID, scope ledger.Scope) ([]byte, error)
 	Transparent(ctx context.Context, id statement.ID, scope ledger.Scope) ([]byte, error)
 	Deliveries(ctx context.Context, id statement.ID, scope ledger.Scope) ([]ledger.Delivery, error)
+	Policies
 	PublicLog
+}
+
+// Policies are those that the log has.
+type Policies interface {
+	PolicyAt(ctx context.Context, index uint64) (ledger.Reign, error)
+	PolicyOf(ctx context.Context, id statement.ID) (ledger.Reign, error)
+	Proposals(ctx context.Context) ([]ledger.Reign, error)
 }
 
 // PublicLog is what an auditor reads of a Ledger.
@@ -75,6 +83,7 @@ type Config struct {
 	Registrar Registrar
 	Judge     Judge           // nil: no dry runs here
 	Refusals  ledger.Refusals // nil: nothing is pushed through here
+	Decisions Decisions       // nil: none are read out here
 	Staging   ledger.Staging  // nil: no evidence is staged here
 	Tokens    ledger.Tokens   // nil: nobody has a token
 	Custodian Custodian       // nil: nothing is known of evidence and image indexes
@@ -200,6 +209,7 @@ func (a *API) routes() *chi.Mux {
 	r.Put("/v1/indexes/{digest}", a.writing(quick, a.keepIndex))
 	get("/v1/service", a.open(a.service))
 	get("/v1/policy", a.open(a.policy))
+	get("/v1/policy/refusals", a.reading(a.refusalCounts))
 	r.Post("/v1/entries:batch", a.writing(bulk, a.registerBatch))
 	r.Post("/v1/entries:validate", a.reading(a.validate))
 	get("/v1/refusals", a.reading(a.refusals))
@@ -216,6 +226,9 @@ func (a *API) routes() *chi.Mux {
 	get("/log/consistency", a.open(a.consistency))
 	get("/log/inclusion/{id}", a.reading(a.inclusion))
 	get("/v1/statements", a.reading(a.statements))
+	if a.Decisions != nil {
+		get("/v1/decisions", a.reading(a.decisions))
+	}
 
 	get("/problems/{code}", a.open(a.problemPage))
 	get("/healthz", a.healthy)

@@ -35,6 +35,7 @@
 //	/log/inclusion/{id}?size=S         receipt under the signed head of size S, or under the newest
 //	/log/consistency?from=A&to=B       COSE consistency receipt, or hashes as JSON
 //	/v1/statements?from=i&limit=n      CBOR sequence of [leaf index, bytes of the statement]
+//	/v1/decisions?from=i&limit=n       CBOR sequence of what was decided, with its collateral: ledger.AppendDecided
 //
 // A partial tile is there for each size that was signed, and at no other width.
 // Tiles and bundles show ids of all entries: that something private was
@@ -53,6 +54,10 @@
 // itself; one that does must name that one. Neither enters a decision otherwise.
 //
 // POST /v1/entries:validate takes the same and answers what would be decided.
+// /v1/policy shows the registration policy in force and what operators have signed
+// to replace it, ?entry=<id> that of an entry, ?at=<index> the one that judges the
+// entry there; /v1/policy/refusals?since=&limit= how often which rule refused whom,
+// to tokens of scope read.
 // /v1/check answers whether an artifact has the claims that are required, and
 // /v1/refusals lists statements that were pushed to the registry and not
 // registered: to everybody where pulls are open, else to tokens of scope read.

@@ -1,6 +1,8 @@
 package api
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"net/http"
 	"net/url"
 	"slices"
@@ -87,6 +89,14 @@ func (a *API) entry(w http.ResponseWriter, r *http.Request, c Caller) error {
 	if err != nil {
 		return err
 	}
+	record, err := a.Ledger.Record(r.Context(), claim.ID, c.Scope())
+	if err != nil {
+		return err
+	}
+	for _, k := range record.Collateral {
+		sum := sha256.Sum256(k.Data)
+		shown[0].Collateral = append(shown[0].Collateral, apitype.CollateralRef{Kind: k.Kind, SHA256: hex.EncodeToString(sum[:]), Size: len(k.Data)})
+	}
 	a.sendJSON(w, c, shown[0])
 	return nil
 }
@@ -151,7 +161,7 @@ func (a *API) collateral(w http.ResponseWriter, r *http.Request, c Caller) error
 	}
 	list := apitype.CollateralList{Collateral: []apitype.Collateral{}}
 	for _, item := range record.Collateral {
-		list.Collateral = append(list.Collateral, apitype.Collateral{Kind: item.Kind, Data: item.Data})
+		list.Collateral = append(list.Collateral, apitype.Collateral{Kind: item.Kind, Data: item.Data, Source: item.Source()})
 	}
 	a.sendJSON(w, c, list)
 	return nil
@@ -191,10 +201,10 @@ func describe(e ledger.Entry) apitype.Entry {
 		MediaType: e.MediaType, PredicateType: e.PredicateType, Evidence: apitype.Evidence{Digest: string(e.Evidence)},
 		Visibility: visibility(e.Private),
 		Policy:     apitype.Judgement{Entry: e.Policy.String(), Rule: e.Rule},
-		Identity:   apitype.Identity{Kind: e.Identity.Kind, Thumbprint: e.Identity.Thumbprint},
+		Identity:   apitype.Identity{Kind: e.Identity.Kind, Issuer: e.Identity.Issuer, Thumbprint: e.Identity.Thumbprint, Name: e.Identity.Name},
 		Links: apitype.Links{
 			Self: path, Statement: path + "/statement", Receipt: entryPath(e.ID),
-			Transparent: path + "/transparent", Deliveries: path + "/deliveries",
+			Transparent: path + "/transparent", Deliveries: path + "/deliveries", Collateral: path + "/collateral",
 		},
 	}
 }

@@ -67,10 +67,11 @@ func TestEntryIsServedInEveryForm(t *testing.T) {
 		Subject: "pkg:oci/net-monitor@" + string(ledgertest.Image(1)), Artifacts: []string{string(ledgertest.Image(1))},
 		MediaType: ledgertest.SBOM, Evidence: apitype.Evidence{Digest: string(s.Evidence()), State: "staged"}, Visibility: "public",
 		Policy:   apitype.Judgement{Entry: w.ledger.Policy().Entry.String(), Rule: e.Policy.Rule},
-		Identity: apitype.Identity{Kind: "key", Thumbprint: e.Identity.Thumbprint},
+		Identity: apitype.Identity{Kind: "key", Issuer: "https://wabbit.example", Thumbprint: e.Identity.Thumbprint},
 		Links: apitype.Links{
 			Self: "/v1/entries/" + id, Statement: "/v1/entries/" + id + "/statement", Receipt: "/entries/" + id,
 			Transparent: "/v1/entries/" + id + "/transparent", Deliveries: "/v1/entries/" + id + "/deliveries",
+			Collateral: "/v1/entries/" + id + "/collateral",
 		},
 	}
 	if got, want := mustJSON(t, e), mustJSON(t, want); got != want {

@@ -307,6 +307,7 @@ func TestWhatItsPathNamesIsCachedForEver(t *testing.T) {
 		{"/log/inclusion/" + s.ID().String() + "?size=300", "", "application/cose", "no-cache"},
 		{"/log/inclusion/" + s.ID().String(), "application/scitt-receipt+cose", "application/scitt-receipt+cose", "no-cache"},
 		{"/v1/statements", "", "application/cbor-seq", "no-cache"},
+		{"/v1/decisions", "", "application/cbor-seq", "no-cache"},
 	} {
 		header := []string{}
 		if c.accept != "" {
@@ -378,7 +379,8 @@ func TestHostilePathsIntoTheLogAreRefused(t *testing.T) {
 			/log/inclusion/` + unknown + `?size=0 /log/inclusion/` + unknown + `?size=x /log/inclusion/` + unknown + `?fresh`},
 		{400, "bad-filter", jsonProblem, `
 			/v1/statements?from=-1 /v1/statements?limit=0 /v1/statements?limit=501 /v1/statements?from=01 /v1/statements?to=5
-			/v1/statements?from=18446744073709551616 /v1/statements?limit=5&limit=5`},
+			/v1/statements?from=18446744073709551616 /v1/statements?limit=5&limit=5
+			/v1/decisions?from=-1 /v1/decisions?limit=0 /v1/decisions?limit=501 /v1/decisions?to=5`},
 		{400, "invalid-locator", cborProblem, `/log/inclusion/zz?size=300 /log/inclusion/` + unknown[1:] + ` /log/inclusion/%00`},
 	} {
 		for _, path := range strings.Fields(c.paths) {
@@ -393,6 +395,7 @@ func TestHostilePathsIntoTheLogAreRefused(t *testing.T) {
 	for path, want := range map[string]string{
 		"/log/heads?after=300": `{"heads":[]}` + "\n", "/log/heads?after=18446744073709551615": `{"heads":[]}` + "\n",
 		"/v1/statements?from=300": "", "/v1/statements?from=18446744073709551615&limit=500": "",
+		"/v1/decisions?from=300": "", "/v1/decisions?from=18446744073709551615&limit=500": "",
 	} {
 		if a := w.get(path); a.status != 200 || string(a.body) != want || a.header.Get("Link") != "" {
 			t.Errorf("%s: %d %q, Link %q", path, a.status, a.body, a.header.Get("Link"))

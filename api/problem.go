@@ -42,6 +42,7 @@ var problems = []Problem{
 	{"rejected", 400, "Rejected", 0, "The Signed Statement is not accepted by the current Registration Policy."},
 	{"unknown-issuer-key", 400, "Rejected", 0, "The Registration Policy knows no such key for this issuer."},
 	{"certificate-invalid", 400, "Rejected", 0, "The certificate chain does not lead to a root that the Registration Policy lists for this issuer."},
+	{"lookup-failed", 400, "Rejected", 0, "The keys of the issuer are looked up where the Registration Policy says, and what is found there is of no use."},
 	{"subject-missing", 400, "Rejected", 0, "The Registration Policy asks for an artifact digest, and the Signed Statement names none."},
 	{"repository-mismatch", 400, "Repository Mismatch", 0, "The signed bytes name another repository than the request path."},
 	{"subject-mismatch", 400, "Subject Mismatch", 0, "The signed bytes speak about another image than the one that the statement came for."},
@@ -67,7 +68,9 @@ var problems = []Problem{
 	{"internal", 500, "Internal Error", 0, "The service failed. Its operator finds the reason in the log under the trace id."},
 	{"registry-failure", 502, "Registry Failure", 0, "The registry does not give what was placed in it."},
 	{"overloaded", 503, "Overloaded", time.Second, "The service has more work than it can take."},
+	{"policy-changed", 503, "Policy Changed", time.Second, "Another registration policy came into force while this statement waited, and asks for something that was not looked up for it. Submit it again."},
 	{"store-unavailable", 503, "Store Unavailable", 5 * time.Second, "The database of the log does not answer."},
+	{"lookup-unavailable", 503, "Lookup Unavailable", 30 * time.Second, "The Registration Policy asks for the keys of the issuer or for evidence in the registry, and what is there cannot be got now. Nothing was decided."},
 	{"key-unavailable", 503, "Key Unavailable", time.Minute, "The key that signs receipts does not answer."},
 	{"read-only", 503, "Read Only", 5 * time.Second, "This replica reads the log and has no key to sign with: replicas that write register statements and sign checkpoints."},
 	{"not-cosigned", 503, "Not Cosigned", 5 * time.Second, "No checkpoint has its quorum of witnesses yet. /log/checkpoint?fresh shows the newest one without."},
@@ -191,6 +194,8 @@ var mapping = []struct {
 	{statement.ErrTooManyArtifacts, "rejected", true},
 	{statement.ErrMalformed, "malformed-request", true},
 
+	{policy.ErrLookup, "lookup-unavailable", true}, // of what its own policy names, which is public
+
 	{ledger.ErrHalted, "log-damaged", false}, // before whatever it was that was found
 	{ledger.ErrCorrupt, "log-damaged", false},
 	{ledger.ErrNotFound, "not-found", false},
@@ -201,6 +206,7 @@ var mapping = []struct {
 	{ledger.ErrConflict, "overloaded", false},
 	{ledger.ErrReadOnly, "read-only", false},
 	{ledger.ErrClock, "clock-untrusted", false},
+	{ledger.ErrMeanwhile, "policy-changed", false},
 	{ledger.ErrUnavailable, "store-unavailable", false},
 	{ledger.ErrEmpty, "store-unavailable", false},
 	{ledger.ErrClosed, "store-unavailable", false},

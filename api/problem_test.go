@@ -79,6 +79,8 @@ func TestErrorsBecomeTheirDocumentedProblems(t *testing.T) {
 		{refusal("bad-signature"), 400, "bad-signature", "Bad Signature"},
 		{refusal("bad-algorithm"), 400, "bad-algorithm", "Bad Signature Algorithm"},
 		{refusal("payload-missing"), 400, "payload-missing", "Payload Missing"},
+		{refusal("lookup-failed"), 400, "lookup-failed", "Rejected"},
+		{fmt.Errorf("%w: https://wabbit.example/did.json does not answer within 5s", policy.ErrLookup), 503, "lookup-unavailable", "Lookup Unavailable"},
 		{refusal("repository-mismatch"), 400, "repository-mismatch", "Repository Mismatch"},
 		{refusal("a-code-of-tomorrow"), 400, "rejected", "Rejected"},
 		{refusal("internal"), 400, "rejected", "Rejected"},

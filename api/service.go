@@ -35,17 +35,6 @@ func (a *API) service(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// policy shows the registration policy in force, and the entry that carries it.
-func (a *API) policy(w http.ResponseWriter, r *http.Request) error {
-	p := a.Ledger.Policy()
-	doc, err := p.JSON()
-	if err != nil {
-		return fmt.Errorf("write policy: %w", err)
-	}
-	a.sendJSON(w, Caller{}, apitype.Policy{Entry: p.Entry.String(), Policy: doc})
-	return nil
-}
-
 // problemPage describes one problem: what its type URI leads to.
 func (a *API) problemPage(w http.ResponseWriter, r *http.Request) error {
 	code := pathValue(r, "code")

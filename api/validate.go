@@ -44,6 +44,9 @@ func (a *API) validateIn(w http.ResponseWriter, r *http.Request, c Caller, repos
 		Decision: "allow", Rule: d.Rule, PolicyEntry: d.Policy.String(), EntryID: s.ID().String(), Artifacts: texts(d.Artifacts),
 		Visibility: visibility(d.Private),
 	}
+	if who := d.EvidenceSigner; who.Kind != "" {
+		judged.EvidenceSigner = &apitype.Identity{Kind: who.Kind, Issuer: who.Issuer, Thumbprint: who.Thumbprint, Name: who.Name}
+	}
 	if refusal := d.Refusal; refusal != nil {
 		judged.Decision, judged.Visibility = "deny", ""
 		judged.Rule, judged.Reason, judged.Code, judged.Hint = refusal.Rule, bounded(refusal.Reason), refused(refusal).code, bounded(refusal.Hint)

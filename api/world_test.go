@@ -30,6 +30,7 @@ type world struct {
 	store  *sqlite.Store
 	ledger *ledger.Ledger
 
+	operator                 *ledgertest.Operator
 	wabbit, vault, certified *ledgertest.Publisher
 
 	custodian *registrar.Custodian
@@ -56,6 +57,7 @@ func newWorld(t *testing.T, more ...*ledgertest.Publisher) *world {
 	operator := ledgertest.NewOperator(t)
 	w := &world{
 		store:     store,
+		operator:  operator,
 		wabbit:    ledgertest.NewPublisher(t, "https://wabbit.example"),
 		vault:     ledgertest.NewPublisher(t, "https://vault.example"),
 		certified: ledgertest.NewCertifiedPublisher(t, "https://certified.example"),
@@ -82,7 +84,7 @@ func newWorld(t *testing.T, more ...*ledgertest.Publisher) *world {
 
 	r := registrar.New(w.ledger, registrar.Options{Registry: registryHost, Staging: store})
 	w.server = serve(t, api.Config{
-		Ledger: w.ledger, Registrar: r, Judge: r, Refusals: store,
+		Ledger: w.ledger, Registrar: r, Judge: r, Refusals: store, Decisions: ledger.Decisions{Store: store},
 		Staging: store, Tokens: store, Custodian: w.keeper(t), PublicURL: publicURL, Registry: registryHost, Ready: w.ledger.Ready,
 	})
 	return w

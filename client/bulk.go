@@ -117,7 +117,8 @@ func (b *bulk) register(ctx context.Context, batch []*bulkItem) {
 		left, busy := b.take(part, outcomes, after, try == maxTries)
 		open = append(left, open[len(part):]...)
 		if busy {
-			if !b.again(ctx, try, after) {
+			errors.As(left[0].err, &p)
+			if !b.again(ctx, try, after, p) {
 				b.broken = left[0].err
 			}
 			try++

@@ -36,8 +36,9 @@ type Options struct {
 	Token     string      // the caller's bearer token
 	TLS       *tls.Config // further CA or client certificates
 	UserAgent string
-	Trace     func(line string) // told of every request and answer, without secrets; may be nil
-	Transport http.RoundTripper // nil: HTTP over TLS as above
+	Trace     func(line string)                 // told of every request and answer, without secrets; may be nil
+	Waiting   func(p *Problem, d time.Duration) // told before it waits because the service asks to come back; may be nil
+	Transport http.RoundTripper                 // nil: HTTP over TLS as above
 }
 
 // New returns a client of the service at that http or https URL.

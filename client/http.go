@@ -65,32 +65,40 @@ func (c *Client) do(ctx context.Context, r request) (answer, error) {
 	for try := 1; ; try++ {
 		a, err := c.once(ctx, r)
 		tries := 1
+		var asked *Problem // to come back
 		var lost *lostError
 		var untrusted *tls.CertificateVerificationError
 		switch {
 		case err == nil && a.temporary():
-			tries = maxTries
+			// A log that is damaged is repaired by people, not within minutes.
+			if errors.As(c.unexpected(a), &asked); asked.Code != "log-damaged" {
+				tries = maxTries
+			}
 		case errors.As(err, &lost) && !errors.As(err, &untrusted):
 			tries = maxLostTries
 		}
 		if try >= tries || ctx.Err() != nil {
 			return a, err
 		}
-		if !c.again(ctx, try, a.retryAfter) {
+		if !c.again(ctx, try, a.retryAfter, asked) {
 			return a, err
 		}
 	}
 }
 
 // again waits until a request may be repeated: as long as the service asked for,
-// if it did. false: there is no time left for that.
-func (c *Client) again(ctx context.Context, try int, wait time.Duration) bool {
+// if it did; asked is its answer, nil when none came. false: there is no time left
+// for that.
+func (c *Client) again(ctx context.Context, try int, wait time.Duration, asked *Problem) bool {
 	if wait == 0 {
 		longest := min(maxBackoff, 200*time.Millisecond<<try)
 		wait = longest/2 + rand.N(longest/2)
 	}
 	if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) < wait {
 		return false // waiting would only turn a reason into a timeout
+	}
+	if asked != nil && c.o.Waiting != nil {
+		c.o.Waiting(asked, wait)
 	}
 	return c.sleep(ctx, wait) == nil
 }

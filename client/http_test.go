@@ -67,6 +67,15 @@ func TestPatienceEndsAfterSixTriesWithTheServicesReason(t *testing.T) {
 	}
 }
 
+func TestADamagedLogIsNotWaitedFor(t *testing.T) {
+	d := newDouble(t, getService(body(503, "application/problem+json", `{"title":"Log Damaged","code":"log-damaged"}`)))
+	_, err := d.Service(t.Context())
+	p := (*client.Problem)(nil)
+	if !errors.As(err, &p) || p.Code != "log-damaged" || len(d.waits) != 0 {
+		t.Errorf("err %v, waits %v; want the problem at once", err, d.waits)
+	}
+}
+
 func TestAWaitBeyondTheDeadlineIsNotBegun(t *testing.T) {
 	d := newDouble(t, getService(status(503, "Retry-After", "120")))
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)

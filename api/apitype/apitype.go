@@ -24,6 +24,9 @@ type Entry struct {
 	Identity      Identity  `json:"identity"`
 	Links         Links     `json:"links"`
 
+	// Of one entry alone, not in lists: what was used beside the statement to decide.
+	Collateral []CollateralRef `json:"collateral,omitempty"`
+
 	// Of a claim that is not about what was asked for itself: the image index that
 	// it is about, which lists that; or the manifest, which that lists.
 	Via      string `json:"via,omitempty"`
@@ -72,6 +75,9 @@ type Judged struct {
 	EntryID     string   `json:"entryId"`
 	Artifacts   []string `json:"subjects"`
 	Visibility  string   `json:"visibility,omitempty"` // public | private; with allow
+
+	// Who signed the evidence, where the policy asks for that and found them.
+	EvidenceSigner *Identity `json:"evidenceSigner,omitempty"`
 }
 
 // PushRefusal is a statement that a client pushed to the registry, where it is
@@ -134,8 +140,10 @@ type Satisfied struct {
 
 // Identity is the signer as the eNotary resolved it.
 type Identity struct {
-	Kind       string `json:"kind"` // key | x509 | operator
-	Thumbprint string `json:"thumbprint"`
+	Kind       string `json:"kind"`           // key | x509 | did | keys | oidc | operator
+	Issuer     string `json:"issuer"`         // that it speaks for
+	Thumbprint string `json:"thumbprint"`     // lower-case hex
+	Name       string `json:"name,omitempty"` // what the key was found under: a name of the certificate, a DID URL
 }
 
 // Links are paths on this service.
@@ -145,6 +153,7 @@ type Links struct {
 	Receipt     string `json:"receipt"`
 	Transparent string `json:"transparent"`
 	Deliveries  string `json:"deliveries"`
+	Collateral  string `json:"collateral"`
 }
 
 // EntryList is one page, newest first.
@@ -197,10 +206,22 @@ type Deliveries struct {
 	Deliveries []Delivery `json:"deliveries"`
 }
 
-// Collateral is what authenticated a statement besides its own bytes.
+// Collateral is what authenticated a statement besides its own bytes. The data of
+// an x5chain is a CBOR array of DER certificates, leaf first; that of did and keys a
+// CBOR array of the URL they came from and the bytes; that of payload and evidence
+// is a digest, in text.
 type Collateral struct {
-	Kind string `json:"kind"` // x5chain: a CBOR array of DER certificates, leaf first
+	Kind string `json:"kind"` // x5chain | did | keys | payload | evidence
 	Data []byte `json:"data"` // base64
+
+	Source string `json:"source,omitempty"` // URL or digest, where the data says one
+}
+
+// CollateralRef names one piece of it.
+type CollateralRef struct {
+	Kind   string `json:"kind"`
+	SHA256 string `json:"sha256"` // of its data, 64 lower-case hex digits
+	Size   int    `json:"size"`   // of its data, in bytes
 }
 
 // CollateralList is all collateral of one entry.
@@ -249,10 +270,60 @@ type Limits struct {
 	BatchSize  int64 `json:"batchSize"`  // bytes of one batch
 }
 
-// Policy is the registration policy in force: GET /v1/policy.
+// Policy is a registration policy and its place in the log: GET /v1/policy, the
+// one in force, ?entry= that of an entry, ?at= the one that judges the entry at an
+// index.
 type Policy struct {
-	Entry  string          `json:"entry"`
-	Policy json.RawMessage `json:"policy"`
+	Entry     string          `json:"entry"`
+	Index     uint64          `json:"index"` // of its entry: what lies behind it is judged by it
+	State     string          `json:"state"` // in-force | replaced | proposed | lapsed
+	From      *time.Time      `json:"from,omitempty"`
+	Until     *time.Time      `json:"until,omitempty"` // when next came into force
+	Next      string          `json:"next,omitempty"`  // entry of the policy that is in force since
+	Signers   []PolicySigner  `json:"signers"`         // operators who signed this very document, in log order
+	Threshold int             `json:"threshold"`       // operators who have to, by the policy that it replaces
+	Policy    json.RawMessage `json:"policy"`          // the document
+
+	// Of the one in force: what operators have signed to replace it, and others have
+	// yet to.
+	Proposed []Policy `json:"proposed,omitempty"`
+
+	Links PolicyLinks `json:"links"`
+}
+
+// PolicySigner is an operator's statement under a policy.
+type PolicySigner struct {
+	Entry      string    `json:"entry"`
+	Index      uint64    `json:"index"`
+	Rule       string    `json:"rule"` // of the policy before: operators[0]
+	Thumbprint string    `json:"thumbprint"`
+	At         time.Time `json:"at"`
+}
+
+// PolicyLinks are paths on this service.
+type PolicyLinks struct {
+	Self      string `json:"self"`
+	Statement string `json:"statement"`          // the signed bytes
+	Previous  string `json:"previous,omitempty"` // the policy that it replaces
+}
+
+// RefusalCount is how often one rule refused statements of one issuer. Reason and
+// Hint are what the last one was told.
+type RefusalCount struct {
+	Code        string    `json:"code"`
+	Rule        string    `json:"rule,omitempty"`
+	PolicyEntry string    `json:"policyEntry,omitempty"`
+	Issuer      string    `json:"issuer,omitempty"` // as the statements say, unverified
+	Count       uint64    `json:"count"`
+	First       time.Time `json:"first"`
+	Last        time.Time `json:"last"`
+	Reason      string    `json:"reason"`
+	Hint        string    `json:"hint,omitempty"`
+}
+
+// RefusalCounts are the most frequent first: GET /v1/policy/refusals.
+type RefusalCounts struct {
+	Refusals []RefusalCount `json:"items"`
 }
 
 // Head is a signed tree head. Signature is that of every receipt under it:
