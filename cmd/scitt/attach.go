@@ -107,7 +107,11 @@ func (a *app) attach(ctx context.Context, imageName string, s signing, o attachm
 		return err
 	}
 
-	if err := speaksOf(made.statement, about); err != nil {
+	what := "the evidence"
+	if o.statement != "" {
+		what = "the statement " + o.statement
+	}
+	if err := speaksOf(what, made.statement, about); err != nil {
 		return err
 	}
 
@@ -159,16 +163,38 @@ func (a *app) attach(ctx context.Context, imageName string, s signing, o attachm
 	if done.Hidden = client.IsNotFound(err); err != nil && !done.Hidden {
 		return err
 	}
+	private := done.Hidden
+	if o.wait == "placed" && len(done.Deliveries) == 0 && !private {
+		e, err := service.Entry(ctx, done.EntryID)
+		if err != nil {
+			return timedOut(ctx, err, done.EntryID)
+		}
+		private = e.Visibility == "private"
+	}
 	if err := a.print("Attachment", done, done.text); err != nil {
 		return err
 	}
 	if unwritten != nil {
 		return unwritten
 	}
-	if o.wait == "placed" && count(done.Deliveries, "refused") > 0 {
+	switch {
+	case o.wait != "placed" || private: // what is private is placed nowhere, as its policy says
+		return nil
+	case count(done.Deliveries, "refused") > 0:
 		return fail(exitFailed, "registered, but the registry refuses the placement").try("scitt status %s", done.EntryID)
+	case len(done.Written) == 0 && !goesBeside(done.Deliveries, repository, about.digest):
+		return fail(exitFailed, "registered, but %s places nothing beside %s", facts.URL, about.image).
+			try("the same command with --write-back client places it from here")
 	}
 	return nil
+}
+
+// goesBeside says whether one of the deliveries is to this image; where no
+// repository was named, wherever the service's policy places it.
+func goesBeside(deliveries []apitype.Delivery, repository string, image statement.Digest) bool {
+	return slices.ContainsFunc(deliveries, func(d apitype.Delivery) bool {
+		return d.Subject == string(image) && (repository == "" || d.Repository == repository)
+	})
 }
 
 // tellIndex lets the service know which images an index lists, for a service that
@@ -185,7 +211,7 @@ func (a *app) tellIndex(ctx context.Context, service *client.Client, about subje
 
 // speaksOf refuses evidence about something else, such as the provenance of an
 // earlier build: what is registered cannot be taken back.
-func speaksOf(s *statement.Statement, about subject) error {
+func speaksOf(what string, s *statement.Statement, about subject) error {
 	artifacts, err := s.Artifacts([]statement.Extractor{statement.ExtractInToto, statement.ExtractSubject})
 	if err != nil {
 		return usage("%w", err)
@@ -193,7 +219,7 @@ func speaksOf(s *statement.Statement, about subject) error {
 	if len(artifacts) == 0 || slices.Contains(artifacts, about.digest) {
 		return nil
 	}
-	f := usage("the evidence speaks about something else than %s", about.text).line("Want", "%s", about.digest)
+	f := usage("%s speaks about something else than %s", what, about.text).line("Want", "%s", about.digest)
 	for _, artifact := range artifacts {
 		f = f.line("Got", "%s", artifact)
 	}

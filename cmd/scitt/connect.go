@@ -5,12 +5,14 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"io"
+	"math"
 	"net"
 	"net/http"
 	"net/url"
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/scittd/scittd/client"
 	"github.com/scittd/scittd/storage"
@@ -23,6 +25,11 @@ func (a *app) open(url, token string) (*client.Client, error) {
 	var err error
 	if o.TLS, err = a.tls(); err != nil {
 		return nil, err
+	}
+	if !a.quiet {
+		o.Waiting = func(p *client.Problem, d time.Duration) {
+			a.tell("%d %s; trying again in %.0f s", p.Status, p.Title, math.Ceil(d.Seconds()))
+		}
 	}
 	if a.debug {
 		o.Trace = func(line string) { a.tell("debug: %s", line) }

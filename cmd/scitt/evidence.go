@@ -6,6 +6,7 @@ import (
 	"os"
 	"strings"
 
+	"github.com/scittd/scittd/internal/envelope"
 	"github.com/scittd/scittd/statement"
 )
 
@@ -74,7 +75,8 @@ func (e evidence) signedOver(s *statement.Statement) (*statement.Statement, erro
 
 func (e evidence) open() (io.ReadCloser, error) { return os.Open(e.file) }
 
-// sniff recognises the usual JSON documents by the members that name them.
+// sniff recognises the usual JSON documents by the members that name them, and a
+// Notary Project signature, which is COSE.
 func sniff(file string) (string, error) {
 	f, err := os.Open(file)
 	if err != nil {
@@ -89,8 +91,12 @@ func sniff(file string) (string, error) {
 		Context     json.RawMessage `json:"@context"`
 		Schema      string          `json:"$schema"`
 		Runs        json.RawMessage `json:"runs"`
+		MediaType   string          `json:"mediaType"`
 	}
 	if err := json.NewDecoder(f).Decode(&members); err != nil {
+		if notary(f) {
+			return "application/cose", nil
+		}
 		return "", unknownType(file)
 	}
 	context := string(members.Context)
@@ -103,6 +109,9 @@ func sniff(file string) (string, error) {
 		return "application/vnd.in-toto+json", nil
 	case members.PayloadType != "":
 		return "application/vnd.dsse.envelope.v1+json", nil
+	case strings.HasPrefix(members.MediaType, "application/vnd.dev.sigstore.bundle"):
+		name, _, _ := strings.Cut(members.MediaType, ";")
+		return name, nil
 	case strings.Contains(context, "openvex.dev"):
 		return "application/vnd.openvex+json", nil
 	case members.Runs != nil && strings.Contains(members.Schema, "sarif"):
@@ -111,6 +120,19 @@ func sniff(file string) (string, error) {
 	return "", unknownType(file)
 }
 
+// notary says whether f is a Notary Project signature, which is never large.
+func notary(f *os.File) bool {
+	if _, err := f.Seek(0, io.SeekStart); err != nil {
+		return false
+	}
+	b, err := io.ReadAll(io.LimitReader(f, statement.MaxSize))
+	if err != nil {
+		return false
+	}
+	e, err := envelope.Parse(b)
+	return err == nil && e.Kind == envelope.Notary
+}
+
 func unknownType(file string) error {
-	return usage("%s is none of SPDX, CycloneDX, in-toto, DSSE, OpenVEX, SARIF", file).try("say what it is: --media-type TYPE/SUBTYPE")
+	return usage("%s is none of SPDX, CycloneDX, in-toto, DSSE, Sigstore bundle, Notary signature, OpenVEX, SARIF", file).try("say what it is: --media-type TYPE/SUBTYPE")
 }

@@ -3,10 +3,12 @@ package main
 import (
 	"crypto"
 	"crypto/x509"
+	"encoding/hex"
 	"encoding/pem"
 	"fmt"
 	"io"
 	"os"
+	"strconv"
 	"strings"
 	"time"
 
@@ -18,7 +20,7 @@ import (
 
 // signing are the flags of commands that make a statement.
 type signing struct {
-	key, issuer, chain, sub       string
+	key, issuer, chain, sub, kid  string
 	evidence, mediaType, envelope string
 	claims                        []string
 	expires                       string
@@ -31,9 +33,10 @@ func (s *signing) addFlags(f *pflag.FlagSet) {
 	f.StringVar(&s.key, "key", "", "private key: a PEM file or env://VARIABLE")
 	f.StringVar(&s.issuer, "issuer", "", "who makes the claim: iss")
 	f.StringVar(&s.chain, "cert-chain", "", "certificates of the key, leaf first, PEM; the leaf's SAN URI is the issuer")
+	f.StringVar(&s.kid, "kid", "", "what the service's policy or a key set calls the key, text or hex:... (default: its thumbprint)")
 	f.StringVar(&s.sub, "sub", "", "SCITT subject (default: the artifact, without its location)")
 	f.StringVar(&s.envelope, "hash-envelope", "auto", "sign the evidence's hash instead of its bytes: auto (above 64 KiB), always, never")
-	f.StringArrayVar(&s.claims, "claim", nil, "further signed claim, name=value")
+	f.StringArrayVar(&s.claims, "claim", nil, "further signed claim: name=text, or name:=value for an integer, true or false")
 	f.StringVar(&s.expires, "expires", "", "end of validity, RFC 3339 or a duration from now")
 	f.BoolVar(&s.issuedAt, "iat", false, "sign the time too; every run then makes another statement")
 }
@@ -74,6 +77,11 @@ func (a *app) sign(about subject, s signing) (signed, error) {
 		t.HashAlg, t.Payload = -16, out.evidence.digest.Bytes() // SHA-256, RFC 9054
 	} else if t.Payload, err = os.ReadFile(out.evidence.file); err != nil {
 		return out, err
+	}
+	if s.kid != "" {
+		if t.KeyID, err = keyID(s.kid); err != nil {
+			return out, err
+		}
 	}
 	if s.chain != "" {
 		if t.Chain, err = a.readChain(s.chain, key, t.Issuer); err != nil {
@@ -127,9 +135,16 @@ func (a *app) readChain(file string, key crypto.Signer, issuer string) ([][]byte
 // complete adds claims and times.
 func (s signing) complete(t *statement.Template, now time.Time) error {
 	for _, claim := range s.claims {
-		name, value, ok := strings.Cut(claim, "=")
+		name, text, ok := strings.Cut(claim, "=")
+		name, typed := strings.CutSuffix(name, ":")
 		if !ok || name == "" {
-			return usage("--claim %q is not name=value", claim)
+			return usage("--claim %q is neither name=text nor name:=value", claim)
+		}
+		var value any = text
+		if typed {
+			if value, ok = typedClaim(text); !ok {
+				return usage("--claim %q: %q is no integer, true or false", claim, text).try("--claim %s=%s signs it as text", name, text)
+			}
 		}
 		if t.Claims == nil {
 			t.Claims = map[any]any{}
@@ -150,6 +165,30 @@ func (s signing) complete(t *statement.Template, now time.Time) error {
 		return usage("--expires %q is neither a duration nor an RFC 3339 time", s.expires)
 	}
 	return nil
+}
+
+// keyID reads a kid as policies write one: text, or bytes as hex:...
+func keyID(text string) ([]byte, error) {
+	digits, ok := strings.CutPrefix(text, "hex:")
+	if !ok {
+		return []byte(text), nil
+	}
+	kid, err := hex.DecodeString(digits)
+	if err != nil || len(kid) == 0 {
+		return nil, usage("--kid %q: hex: must be followed by pairs of hex digits", text)
+	}
+	return kid, nil
+}
+
+// typedClaim reads what stands behind :=, JSON that no two readers take differently:
+// an integer, true or false.
+func typedClaim(text string) (any, bool) {
+	switch text {
+	case "true", "false":
+		return text == "true", true
+	}
+	n, err := strconv.ParseInt(text, 10, 64)
+	return n, err == nil && strconv.FormatInt(n, 10) == text
 }
 
 // useEnvelope decides whether the statement carries the evidence or its hash.

@@ -132,6 +132,14 @@ func (s entryStatus) text(w io.Writer) {
 		row("Evidence", "%s", evidenceText(s.Evidence))
 	}
 	row("Admitted", "by %s of policy %s", s.Policy.Rule, abbreviate(s.Policy.Entry))
+	signer := s.Identity.Kind + " " + abbreviate(s.Identity.Thumbprint)
+	if s.Identity.Name != "" {
+		signer += ", found under " + s.Identity.Name
+	}
+	row("Identity", "%s", signer)
+	for _, c := range s.Collateral {
+		row("Collateral", "%s  %d bytes  sha256:%s", c.Kind, c.Size, abbreviate(c.SHA256))
+	}
 	placementText(w, s.Deliveries)
 }
 

@@ -78,7 +78,7 @@ func (r *verified) judge() error {
 	count := map[string]int{}
 	for _, v := range r.Statements {
 		class := v.Failure()
-		if bySubject && !v.Passed("issuer") {
+		if !v.Passed("issuer") && (bySubject || class == "") {
 			class = client.FailUntrusted
 		}
 		count[class]++
@@ -126,7 +126,7 @@ func (r *verified) unpinned() bool {
 func (r *verified) strangers() []string {
 	var all []string
 	for _, v := range r.Statements {
-		if !v.Passed("issuer") && v.Signed.Issuer != "" && !slices.Contains(all, v.Signed.Issuer) {
+		if v.Failure() != "" && !v.Passed("issuer") && v.Signed.Issuer != "" && !slices.Contains(all, v.Signed.Issuer) {
 			all = append(all, v.Signed.Issuer)
 		}
 	}

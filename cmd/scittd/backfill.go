@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -11,13 +12,11 @@ import (
 	"slices"
 	"strings"
 	"text/tabwriter"
-	"time"
 
 	"github.com/spf13/cobra"
 
-	"github.com/scittd/scittd/api"
+	"github.com/scittd/scittd/api/apitype"
 	"github.com/scittd/scittd/client"
-	"github.com/scittd/scittd/ledger"
 	"github.com/scittd/scittd/policy"
 	"github.com/scittd/scittd/statement"
 	"github.com/scittd/scittd/storage"
@@ -46,7 +45,8 @@ registration. Of a repository all that its tags lead to is looked at, the images
 of an index too; what no tag leads to is named by digest. Every referrer of type
 application/scitt-statement+cose is registered with the running service, for the
 image that it refers to, and what became of each is said. What is registered
-already stays as it is, and so is no harm done by repeating this.
+already keeps its entry, and gets its receipt here, too, where it has none; so no
+harm is done by repeating this. Exit code 3: there is no such repository or image.
 
 The registry is read with this service's own credentials for it.`,
 		Example: "  scittd registry backfill wabbit/net-monitor --dry-run\n  scittd registry backfill wabbit/net-monitor --token-file token",
@@ -63,12 +63,18 @@ The registry is read with this service's own credentials for it.`,
 			if err != nil {
 				return err
 			}
+			var missing error // the others are looked at all the same
 			for _, arg := range args {
 				if err := b.repository(cmd.Context(), arg); err != nil {
-					return fmt.Errorf("%s: %w", arg, err)
+					nothing := errors.Is(err, errNothing)
+					err = fmt.Errorf("%s: %w", arg, err)
+					if !nothing {
+						return err
+					}
+					missing = cmp.Or(missing, err)
 				}
 			}
-			return b.report(p.stdout, format)
+			return cmp.Or(b.report(p.stdout, format), missing)
 		},
 	}
 	cmd.Flags().BoolVar(&dry, "dry-run", false, "say what would be decided, and change nothing")
@@ -83,7 +89,7 @@ type backfilled struct {
 	Repository string `json:"repository"`
 	Image      string `json:"subject"`
 	Manifest   string `json:"manifest"`
-	Outcome    string `json:"outcome"` // registered, known, refused, malformed, failed; in a dry run also: would register, undecided
+	Outcome    string `json:"outcome"` // registered, known, placed (known, and now here, too), refused, malformed, failed; in a dry run also: would register, would place, undecided
 	EntryID    string `json:"entryId,omitempty"`
 	Reason     string `json:"reason,omitempty"`
 }
@@ -96,6 +102,7 @@ type backfill struct {
 	dry      bool
 	done     []backfilled
 	seen     map[string]bool // repository@digest of images
+	absent   string          // the last tag that led nowhere
 }
 
 func newBackfill(c Config, serviceURL, tokenFile string, dry bool) (*backfill, error) {
@@ -138,7 +145,8 @@ func (b *backfill) repository(ctx context.Context, ref string) error {
 	if err != nil {
 		return err
 	}
-	if refs == nil {
+	all := refs == nil
+	if all {
 		tags, ok := repo.(storage.Tags)
 		if !ok {
 			return errors.New("this registry does not list tags: name images by digest")
@@ -147,10 +155,23 @@ func (b *backfill) repository(ctx context.Context, ref string) error {
 			return err
 		}
 	}
+	if all && len(refs) == 0 {
+		known, ok := b.registry.(interface {
+			KnowsRepository(ctx context.Context, name string) (bool, error)
+		})
+		if ok {
+			if there, err := known.KnowsRepository(ctx, name); err != nil || !there {
+				return cmp.Or(err, fmt.Errorf("%w: the registry has no such repository", errNothing))
+			}
+		}
+	}
 	for _, ref := range refs {
 		if err := b.image(ctx, name, repo, ref); err != nil {
 			return err
 		}
+	}
+	if !all && b.absent == refs[0] {
+		return fmt.Errorf("%w: the registry has no such image", errNothing)
 	}
 	return nil
 }
@@ -192,6 +213,7 @@ func (b *backfill) image(ctx context.Context, name string, repo storage.Reposito
 	if errors.Is(err, storage.ErrNotFound) {
 		// Its referrers may be there still, if it was named by digest.
 		if _, bad := statement.ParseDigest(ref); bad != nil {
+			b.absent = ref
 			return nil
 		}
 		d, err = storage.Descriptor{Digest: ref}, nil
@@ -264,26 +286,30 @@ func (b *backfill) referrer(ctx context.Context, name string, repo storage.Repos
 	}
 	out.EntryID = read.ID().String()
 	with := client.Beside{Repository: name, Image: statement.Digest(image)}
-	if read.Detached() {
+	if read.Detached() { // evidence whose signer is asked for is read where it lies
 		if with.Evidence, err = b.stage(ctx, repo, s); err != nil {
 			return fail(err)
 		}
 	}
-	_, err = b.service.Entry(ctx, read.ID())
+	entry, err := b.service.Entry(ctx, read.ID())
 	known := err == nil
 	if err != nil && !client.IsNotFound(err) {
 		return fail(err)
 	}
 	switch {
-	case known:
+	case known && entry.Visibility != "public":
 		out.Outcome = "known"
+	case known:
+		if out.Outcome, err = b.known(ctx, read.ID(), signed, with); err != nil {
+			return fail(err)
+		}
 	case b.dry:
 		judged, err := b.service.Validate(ctx, signed, with)
 		if err != nil {
 			return fail(err)
 		}
 		switch out.Outcome = "would register"; {
-		case judged.Code == policy.CodePayloadMissing && s.Payload.Digest != "":
+		case judged.Code == policy.CodePayloadMissing && read.Detached() && s.Payload.Digest != "":
 			out.Outcome, out.Reason = "undecided", "its payload is detached, and a dry run does not stage it"
 		case judged.Decision != "allow":
 			out.Outcome, out.Reason = "refused", judged.Reason
@@ -295,6 +321,29 @@ func (b *backfill) referrer(ctx context.Context, name string, repo storage.Repos
 		out.Outcome = "registered"
 	}
 	return out
+}
+
+// known sees to it that what is registered is placed where it was found, too.
+func (b *backfill) known(ctx context.Context, id statement.ID, signed []byte, with client.Beside) (outcome string, err error) {
+	here := func() (bool, error) {
+		all, err := b.service.Deliveries(ctx, id)
+		return slices.ContainsFunc(all, func(d apitype.Delivery) bool {
+			return d.Repository == with.Repository && d.Subject == string(with.Image)
+		}), err
+	}
+	if there, err := here(); err != nil || there {
+		return "known", err
+	}
+	if b.dry {
+		return "would place", nil
+	}
+	if _, err := b.service.RegisterBeside(ctx, signed, with); err != nil {
+		return "", err
+	}
+	if there, err := here(); err != nil || !there {
+		return "known", err // the policy refuses it by now, or another host is the registry
+	}
+	return "placed", nil
 }
 
 // stage brings the payload of a detached statement to the service, and names it.
@@ -361,52 +410,4 @@ func (b *backfill) report(w io.Writer, format string) error {
 		return fmt.Errorf("%d of %d statements could not be registered\nTry:   the same command again", failures, len(b.done))
 	}
 	return nil
-}
-
-func registryRefusals(p process) *cobra.Command {
-	var dir, file, repository, image, format string
-	var limit int
-	cmd := &cobra.Command{
-		Use:   "refusals",
-		Short: "List pushed statements that are stored in the registry and were not registered",
-		Long: `List statements that clients pushed through this service, that the registry took
-and the policy refused (push_through: observe), newest first. One that is
-registered later is not listed any more. GET /v1/refusals shows the same.`,
-		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			if format != "text" && format != "json" {
-				return fmt.Errorf("%w: --format %q is none of text, json", errUsage, format)
-			}
-			if limit < 1 || limit > ledger.MaxPage {
-				return fmt.Errorf("%w: --limit is one number from 1 to %d", errUsage, ledger.MaxPage)
-			}
-			var subject statement.Digest
-			if image != "" {
-				var err error
-				if subject, err = statement.ParseDigest(image); err != nil {
-					return fmt.Errorf("%w: --subject: %w", errUsage, err)
-				}
-			}
-			return withDatabase(cmd, p, dir, file, func(db database) error {
-				found, err := db.FindRefusals(cmd.Context(), repository, subject, limit)
-				if err != nil {
-					return err
-				}
-				if format == "json" {
-					return printJSON(p.stdout, api.DescribeRefusals(found))
-				}
-				table := tabwriter.NewWriter(p.stdout, 0, 8, 2, ' ', 0)
-				for _, r := range found {
-					fmt.Fprintf(table, "%s\t%s@%s\t%s\t%q\t%s\t%s: %s\n", r.At.UTC().Format(time.RFC3339), r.Repository, r.Image, r.Manifest, r.Issuer, r.Caller, r.Code, r.Reason)
-				}
-				return table.Flush()
-			})
-		},
-	}
-	cmd.Flags().StringVar(&repository, "repository", "", "only of this repository")
-	cmd.Flags().StringVar(&image, "subject", "", "only of the image of this digest")
-	cmd.Flags().IntVar(&limit, "limit", 100, fmt.Sprintf("at most so many, up to %d", ledger.MaxPage))
-	cmd.Flags().StringVar(&format, "format", "text", "text or json")
-	addLocationFlags(cmd, &dir, &file)
-	return cmd
 }

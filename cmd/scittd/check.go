@@ -44,6 +44,12 @@ func check(ctx context.Context, p process, c Config) (err error) {
 	} else {
 		ok("listen", "%s, TLS", c.Listen)
 	}
+	fetcher, err := openFetcher(c.Lookup)
+	if err != nil {
+		return err
+	}
+	fetcher.Close()
+	ok("lookup", "%s", c.Lookup)
 	if c.ReadOnly {
 		return checkReader(ctx, c, ok)
 	}

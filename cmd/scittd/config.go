@@ -23,6 +23,7 @@ import (
 	"go.yaml.in/yaml/v4"
 
 	"github.com/scittd/scittd/api"
+	"github.com/scittd/scittd/internal/fetch"
 	"github.com/scittd/scittd/policy"
 	"github.com/scittd/scittd/statement"
 	"github.com/scittd/scittd/storage"
@@ -51,6 +52,7 @@ type Config struct {
 	Registry       RegistryConf  `yaml:"registry"`
 	Keys           KeyConfig     `yaml:"keys"`
 	Memory         MemoryConfig  `yaml:"memory"`
+	Lookup         LookupConfig  `yaml:"lookup"`
 	Limits         LimitConfig   `yaml:"limits"`
 	Log            LogConfig     `yaml:"log"`
 
@@ -117,6 +119,17 @@ type MemoryConfig struct {
 	Repository string `yaml:"repository" help:"host/name of a repository whose tag scitt-log remembers the newest head, for all replicas"`
 }
 
+// LookupConfig bounds where the service asks for what a policy names: DID
+// documents (did:web) and key sets. Nothing else is ever asked for.
+type LookupConfig struct {
+	Hosts        []string      `yaml:"hosts" help:"host[:port] list that may be asked for DID documents and key sets of issuers; empty: any host that the policy names, on port 443, if all its addresses are public"`
+	PrivateHosts []string      `yaml:"private_hosts" help:"host[:port] list that may be asked, too, and may have addresses that are not public"`
+	CAFile       string        `yaml:"ca_file" kind:"path" help:"CA certificates of such hosts, PEM, instead of the system's"`
+	Timeout      time.Duration `yaml:"timeout" help:"how long one of them may take in all; then the registration is answered 503"`
+	Size         int64         `yaml:"size" help:"bytes of one document, at most 256 KiB"`
+	MaxAge       time.Duration `yaml:"max_age" help:"how long a document is used without asking again: so long is a key still good that its issuer has withdrawn. A new key is found at once"`
+}
+
 // LimitConfig bounds what callers may use; 0 switches a rate off.
 type LimitConfig struct {
 	Statement      int64    `yaml:"statement" help:"bytes of one Signed Statement, at most 1 MiB"`
@@ -156,7 +169,8 @@ func defaults() Config {
 			AddressRate: open.AddressRate, AddressBurst: open.AddressBurst, InFlight: open.InFlight,
 			PushRate: open.PushRate, PushBurst: open.PushBurst, PullRate: open.PullRate, PullBurst: open.PullBurst,
 		},
-		Log: LogConfig{Level: "info", Format: "text"},
+		Lookup: LookupConfig{Timeout: fetch.DefaultTimeout, Size: fetch.DefaultSize, MaxAge: fetch.DefaultMaxAge},
+		Log:    LogConfig{Level: "info", Format: "text"},
 	}
 }
 
@@ -268,7 +282,39 @@ func loadConfig(file string, env func(string) string, flags *pflag.FlagSet) (Con
 }
 
 // unknownKey is how the YAML library says it, in terms of our types.
-var unknownKey = regexp.MustCompile(`field (\S+) not found in type main\.\w+`)
+var unknownKey = regexp.MustCompile(`field (\S+) not found in type (.+)`)
+
+// explainKeys says it in the file's terms: the key, and those that there are.
+func explainKeys(message string, into any) string {
+	return unknownKey.ReplaceAllStringFunc(message, func(text string) string {
+		found := unknownKey.FindStringSubmatch(text)
+		text = "unknown key " + found[1]
+		if keys := keysOfType(reflect.TypeOf(into), found[2]); len(keys) > 0 {
+			text += "; allowed here: " + strings.Join(keys, ", ")
+		}
+		return text
+	})
+}
+
+// keysOfType are the keys of the type of that name, in t or below.
+func keysOfType(t reflect.Type, name string) []string {
+	switch t.Kind() {
+	case reflect.Pointer, reflect.Slice:
+		return keysOfType(t.Elem(), name)
+	case reflect.Struct:
+	default:
+		return nil
+	}
+	var keys []string
+	for i := range t.NumField() {
+		if t.String() == name {
+			keys = append(keys, t.Field(i).Tag.Get("yaml"))
+		} else if keys = keysOfType(t.Field(i).Type, name); keys != nil {
+			break
+		}
+	}
+	return keys
+}
 
 // readYAML reads file strictly: an unknown key is an error with its line.
 func readYAML(file string, into any) error {
@@ -279,7 +325,7 @@ func readYAML(file string, into any) error {
 	dec := yaml.NewDecoder(bytes.NewReader(text))
 	dec.KnownFields(true)
 	if err := dec.Decode(into); err != nil && !errors.Is(err, io.EOF) {
-		return fmt.Errorf("%s: %s", file, unknownKey.ReplaceAllString(err.Error(), "unknown key $1"))
+		return fmt.Errorf("%s: %s", file, explainKeys(err.Error(), into))
 	}
 	if err := dec.Decode(new(any)); !errors.Is(err, io.EOF) {
 		return fmt.Errorf("%s: more than one YAML document", file)
@@ -347,8 +393,14 @@ func (c *Config) complete() error {
 	if err := c.Registry.check(); err != nil {
 		return err
 	}
+	if c.Registry.Front == inFront && c.Registry.Host == c.Listen {
+		return fmt.Errorf("registry.host: %s is where this service listens: name the registry behind it", c.Listen)
+	}
 	if c.Limits.PullRate > 0 && !c.embeddedRegistry() {
 		return errors.New("limits.pull_rate: it is for the embedded registry: leave registry.host empty")
+	}
+	if err := c.Lookup.check(); err != nil {
+		return err
 	}
 	return c.Limits.check()
 }

@@ -34,6 +34,8 @@ var samples = map[string][3]string{
 	"registry.push_through":   {"gate:*", "off:*,gate:a", "observe:a/*"},
 	"registry.foreign":        {"deny:*", "pass:*,deny:a", "register:a"},
 	"registry.profiles":       {"a.example like=harbor", "b.example like=ecr", "c.example like=quay"},
+	"lookup.hosts":            {"a.example", "b.example,c.example:8443", "[::1]"},
+	"lookup.private_hosts":    {"a.internal", "b.internal:8443,10.0.0.1", "localhost:1"},
 	"limits.trusted_proxies": {
 		"10.0.0.0/8", "fd00::/8,192.168.0.0/16", "127.0.0.1/32",
 	},
@@ -266,6 +268,8 @@ func TestWrittenConfigurationReadsBackTheSame(t *testing.T) {
 			want.Registry.BlobRedirects = "pass"
 		}
 		want.Cadence = max(want.Cadence, time.Second)
+		want.Lookup.Timeout, want.Lookup.MaxAge = max(want.Lookup.Timeout, 1), max(want.Lookup.MaxAge, 1)
+		want.Lookup.Size = min(want.Lookup.Size, 256<<10)
 		want.Limits.StagingQuota = max(want.Limits.StagingQuota, want.Limits.Evidence)
 
 		n++

@@ -7,11 +7,13 @@ import (
 	"fmt"
 	"io/fs"
 	"path"
+	"slices"
 	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/scittd/scittd/client"
 	"github.com/scittd/scittd/internal/registrar"
 	"github.com/scittd/scittd/ledger"
 	"github.com/scittd/scittd/policy"
@@ -132,7 +134,8 @@ type purged struct {
 	entry  ledger.Entry
 	size   int64
 	places []ledger.Place
-	more   int // entries that speak of the same bytes
+	more   int    // entries that speak of the same bytes
+	held   string // repository that keeps it, though the rule would let it go
 	rule   string
 	reason string
 }
@@ -146,6 +149,9 @@ func (o *purging) run(ctx context.Context, p process, c Config, args []string, d
 		if errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("%w: %w\nTry:   --no-statement, and scittd evidence record where the operator key is", errConfig, err)
 		}
+		if err == nil {
+			err = speaker.mayRecord(ctx)
+		}
 		if err != nil {
 			return err
 		}
@@ -154,6 +160,12 @@ func (o *purging) run(ctx context.Context, p process, c Config, args []string, d
 	if err != nil {
 		return err
 	}
+	goes = slices.DeleteFunc(goes, func(g purged) bool {
+		if g.held != "" {
+			fmt.Fprintf(p.stderr, "kept: %s of entry %s, which rule %s would let go: it is in %s, too, which the rule does not cover\n", g.entry.Evidence, g.entry.ID, g.rule, g.held)
+		}
+		return g.held != ""
+	})
 	var bytes int64
 	inside := 0
 	table := tabwriter.NewWriter(p.stdout, 0, 0, 2, ' ', 0)
@@ -194,6 +206,31 @@ func (o *purging) run(ctx context.Context, p process, c Config, args []string, d
 	return nil
 }
 
+// mayRecord asks the service whether it would take a purge statement from this key
+// and this token. What is purged cannot be had back, and so this comes first.
+func (o *operator) mayRecord(ctx context.Context) error {
+	refuse := func(err error) error {
+		return fmt.Errorf("nothing is purged, for it could not be recorded on the log: %w\nTry:   --token-file with a token of scope publish, or --no-statement, and scittd evidence record later", err)
+	}
+	payload, err := json.Marshal(purgeStatement{Type: "https://in-toto.io/Statement/v1", Subject: []purgeSubject{}, PredicateType: purgePredicate})
+	if err != nil {
+		return err
+	}
+	signed, err := signOperator(o.key, o.config.URL, policy.PurgeSubject, policy.PurgeMediaType, payload)
+	if err != nil {
+		return err
+	}
+	// To name the evidence takes a caller who may publish.
+	judged, err := o.service.Validate(ctx, signed.Canonical(), client.Beside{Evidence: signed.Evidence()})
+	if err != nil {
+		return refuse(err)
+	}
+	if judged.Decision != "allow" {
+		return refuse(fmt.Errorf("%s (%s)", judged.Reason, judged.Code))
+	}
+	return nil
+}
+
 // isAttached says whether an entry's statement carries its evidence.
 func isAttached(ctx context.Context, l *ledger.Ledger, id statement.ID) (bool, error) {
 	record, err := l.Record(ctx, id, ledger.All)
@@ -224,7 +261,7 @@ func (o *purging) choose(ctx context.Context, args []string, l *ledger.Ledger, d
 			return nil, fmt.Errorf("%w: --retention: %w", errConfig, err)
 		}
 		err = custodian.Expired(ctx, rules, time.Now(), func(e registrar.Expiry) error {
-			goes = append(goes, purged{entry: e.Entry, size: e.Size, places: e.Places, more: e.Sharing, rule: e.Rule.Name, reason: e.Rule.Reason})
+			goes = append(goes, purged{entry: e.Entry, size: e.Size, places: e.Places, more: e.Sharing, held: e.HeldBy, rule: e.Rule.Name, reason: e.Rule.Reason})
 			return nil
 		})
 		return goes, err

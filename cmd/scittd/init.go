@@ -124,6 +124,7 @@ type initPolicy struct {
 type initialised struct {
 	policyEntry, serviceEntry statement.ID
 	receiptKey, checkpointKey string
+	threshold                 int // of the policy, from the next one on
 }
 
 // initialise makes keys, policy and configuration where they are missing and
@@ -131,14 +132,24 @@ type initialised struct {
 // the folder and init can be run again.
 func initialise(ctx context.Context, c Config, from initPolicy, writeConfig bool) (initialised, error) {
 	var done initialised
+	marker := filepath.Join(c.Data.Dir, markerName)
+	if _, err := os.Stat(marker); err == nil {
+		return done, fmt.Errorf("%w: %s is initialised already: serve it, or name another folder", errConfig, c.Data.Dir)
+	}
+	if from.file != "" {
+		if err := checkOperator(from.file, c.Keys.Operator); err != nil {
+			return done, err
+		}
+	}
 	for _, dir := range []string{c.Data.Dir, filepath.Dir(c.Keys.Receipt), filepath.Dir(c.Keys.Checkpoint), filepath.Dir(c.Keys.Operator)} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return done, err
 		}
 	}
-	marker := filepath.Join(c.Data.Dir, markerName)
-	if _, err := os.Stat(marker); err == nil {
-		return done, fmt.Errorf("%w: %s is initialised already: serve it, or name another folder", errConfig, c.Data.Dir)
+	if file := c.memoryFile(); file != "" {
+		if err := checkMemoryFile(file); err != nil {
+			return done, err
+		}
 	}
 	receiptKey, err := keyFile(c.Keys.Receipt, newECKey)
 	if err != nil {
@@ -181,8 +192,46 @@ func initialise(ctx context.Context, c Config, from initPolicy, writeConfig bool
 	done = initialised{
 		policyEntry: genesis.Policy.ID(), serviceEntry: genesis.Service.ID(),
 		receiptKey: base64.RawURLEncoding.EncodeToString(issuer.KeyID()), checkpointKey: vkey,
+		threshold: first.Threshold,
 	}
 	return done, writeNew(marker, []byte(c.URL+"\n"), 0o600)
+}
+
+// checkOperator refuses a first policy that the key in keyFile could not sign, before
+// anything is written.
+func checkOperator(policyFile, keyFile string) error {
+	first, err := policy.ReadYAML(policyFile)
+	if err != nil {
+		return fmt.Errorf("%w: %w", errConfig, err)
+	}
+	listed := first.OperatorKeyIDs()
+	names := make([]string, len(listed))
+	for i, kid := range listed {
+		names[i] = kid.String()
+	}
+	refuse := func(found string) error {
+		return fmt.Errorf("%w: the policy lists operator %s, and %s; give its private half with --keys-operator, or list your own key in %s\nTry:   scittd init --policy %[4]s --keys-operator operator.pem",
+			errConfig, strings.Join(names, " and "), found, policyFile)
+	}
+	pem, err := readSecret(keyFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		return refuse("there is no key " + keyFile)
+	}
+	if err != nil {
+		return fmt.Errorf("operator key: %w", err)
+	}
+	key, err := cose.ParsePrivatePEM(pem)
+	if err != nil {
+		return fmt.Errorf("%w: operator key %s: %w", errConfig, keyFile, err)
+	}
+	thumbprint, err := cose.Thumbprint(key.Public())
+	if err != nil {
+		return fmt.Errorf("%w: operator key %s: %w", errConfig, keyFile, err)
+	}
+	if !slices.ContainsFunc(listed, func(kid policy.KeyID) bool { return string(kid) == string(thumbprint[:]) }) {
+		return refuse(fmt.Sprintf("%s is %s", keyFile, policy.KeyID(thumbprint[:])))
+	}
+	return nil
 }
 
 // makeGenesis signs leaf 0, the policy, and leaf 1, the service statement.
@@ -375,4 +424,7 @@ Checkpoint   %s
 Operator     %s  (needed only to publish policies; may be kept offline)
 Next:        %s
 `, c.URL, d.policyEntry, d.serviceEntry, d.receiptKey, d.checkpointKey, c.Keys.Operator, serve)
+	if d.threshold > 1 {
+		fmt.Fprintf(p.stdout, "Threshold    this first policy is in force with one signature; every later one takes %d operators\n", d.threshold)
+	}
 }

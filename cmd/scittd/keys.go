@@ -5,9 +5,9 @@ import (
 	"context"
 	"crypto"
 	"encoding/base64"
-	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -18,19 +18,25 @@ import (
 	"github.com/scittd/scittd/client"
 	"github.com/scittd/scittd/internal/cose"
 	"github.com/scittd/scittd/ledger"
-	"github.com/scittd/scittd/policy"
 	"github.com/scittd/scittd/receipts"
 	"github.com/scittd/scittd/statement"
 )
 
 func keysCommand(p process) *cobra.Command {
-	return group("keys", "List the log's receipt keys, and announce a new one", keysList(p), keysRotate(p))
+	return group("keys", "List the log's keys, and announce a new one", keysList(p), keysRotate(p))
 }
 
 func keysList(p process) *cobra.Command {
 	var dir, file string
+	var checkpoint bool
 	cmd := &cobra.Command{
-		Use: "list", Short: "List the receipt keys that the log announced, the current one first", Args: cobra.NoArgs,
+		Use:   "list",
+		Short: "List the receipt keys that the log announced, the newest first",
+		Long: `List the receipt keys that the log announced, the newest first. The current one has
+signed the newest head; one before it is announced and has yet to sign, one behind it
+is retired. With --checkpoint they are those of checkpoints, and the current one is
+that of the configuration.`,
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := serveConfig(cmd, p, dir, file)
 			if err != nil {
@@ -45,19 +51,29 @@ func keysList(p process) *cobra.Command {
 				if err != nil {
 					return err
 				}
+				if checkpoint {
+					return errors.Join(listCheckpoint(p, c, l), l.Close(cmd.Context()))
+				}
+				head, err := l.Head(cmd.Context())
+				if err != nil {
+					return errors.Join(err, l.Close(cmd.Context()))
+				}
+				keys := l.Keys()
+				signs := slices.IndexFunc(keys, func(k cose.Key) bool { return receipts.VerifyHead(head.SignedHead, k.Public) == nil })
 				table := tabwriter.NewWriter(p.stdout, 0, 0, 2, ' ', 0)
 				fmt.Fprintln(table, "KEY\tSTATE\tFILE")
-				for i, k := range l.Keys() {
+				for i, k := range keys {
 					at := ""
 					if bytes.Equal(k.ID, own) {
 						at = c.Keys.Receipt
 					}
-					fmt.Fprintf(table, "%s\t%s\t%s\n", keyName(k.ID), keyState(l, i), at)
+					fmt.Fprintf(table, "%s\t%s\t%s\n", keyName(k.ID), keyState(i, signs), at)
 				}
 				return errors.Join(table.Flush(), l.Close(cmd.Context()))
 			})
 		},
 	}
+	cmd.Flags().BoolVar(&checkpoint, "checkpoint", false, "list the checkpoint keys")
 	addLocationFlags(cmd, &dir, &file)
 	return cmd
 }
@@ -77,12 +93,13 @@ func ownKey(c Config) ([]byte, error) {
 
 func keyName(id []byte) string { return base64.RawURLEncoding.EncodeToString(id) }
 
-// keyState is what the newest announcement says about key i of the log.
-func keyState(l *ledger.Ledger, i int) string {
+// keyState is that of key i, of keys the newest of which comes first, while signs
+// is the one that signs.
+func keyState(i, signs int) string {
 	switch {
-	case i == 0:
+	case i == signs:
 		return "current"
-	case i < len(l.Service().ReceiptKeys):
+	case i < signs:
 		return "announced"
 	}
 	return "retired"
@@ -90,16 +107,21 @@ func keyState(l *ledger.Ledger, i int) string {
 
 func keysRotate(p process) *cobra.Command {
 	var dir, file, keyPath, service, tokenFile string
+	var checkpoint bool
 	cmd := &cobra.Command{
 		Use:   "rotate",
-		Short: "Announce a new receipt key in the log, so that it may sign from then on",
+		Short: "Announce a new receipt or checkpoint key in the log, so that it may sign from then on",
 		Long: `Announce a new receipt key in the log: a service statement that names it first,
 signed with the operator key and registered with the running service. A key that
 is not announced signs nothing; one that is stays good for what it has signed.
 
 Replicas go on with the key of their configuration until they are restarted with
 the new one, one after the other, in any order. Clients that pinned the old key
-have to pin the new one too before they can verify its receipts.`,
+have to pin the new one too before they can verify its receipts.
+
+With --checkpoint it is the key of the checkpoints, Ed25519. Witnesses have to know
+the new one before the first checkpoint under it: they cosign none before. One
+operator's signature is enough for either, whatever the policy's threshold is.`,
 		Example: "  scittd keys rotate --dir /var/lib/scittd --token-file token",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -107,12 +129,15 @@ have to pin the new one too before they can verify its receipts.`,
 			if err != nil {
 				return err
 			}
-			if keyPath == "" {
-				keyPath = filepath.Join(filepath.Dir(c.Keys.Receipt), "receipt-next.pem")
-			}
 			o, err := asOperator(c, service, tokenFile)
 			if err != nil {
 				return err
+			}
+			if checkpoint {
+				return rotateCheckpoint(cmd.Context(), p, c, o, keyPath)
+			}
+			if keyPath == "" {
+				keyPath = filepath.Join(filepath.Dir(c.Keys.Receipt), "receipt-next.pem")
 			}
 			key, err := keyFile(keyPath, newECKey)
 			if err != nil {
@@ -133,7 +158,8 @@ Next:        set keys.receipt to %s and restart each replica; until then it sign
 			return nil
 		},
 	}
-	cmd.Flags().StringVar(&keyPath, "key", "", "file of the new key, ES256, PEM, 0600; made when there is none (default: receipt-next.pem beside keys.receipt)")
+	cmd.Flags().StringVar(&keyPath, "key", "", "file of the new key, ES256 (of checkpoints: Ed25519), PEM, 0600; made when there is none (default: receipt-next.pem beside keys.receipt, checkpoint-next.pem beside keys.checkpoint)")
+	cmd.Flags().BoolVar(&checkpoint, "checkpoint", false, "announce a checkpoint key")
 	addOperatorFlags(cmd, &service, &tokenFile)
 	addLocationFlags(cmd, &dir, &file)
 	return cmd
@@ -142,35 +168,19 @@ Next:        set keys.receipt to %s and restart each replica; until then it sign
 // announce registers a service statement that names next first, and the log's
 // keys as they are.
 func (o *operator) announce(ctx context.Context, next *receipts.Issuer) (statement.ID, error) {
-	var none statement.ID
-	facts, err := o.service.Service(ctx)
+	svc, keys, err := o.announced(ctx)
 	if err != nil {
-		return none, err
-	}
-	keys, err := o.service.Keys(ctx)
-	if err != nil {
-		return none, err
-	}
-	if facts.URL != o.config.URL || facts.Origin != o.config.Origin {
-		return none, fmt.Errorf("%w: configured as %s (%s), but %s serves %s (%s)", errConfig, o.config.URL, o.config.Origin, o.service.URL(), facts.URL, facts.Origin)
+		return statement.ID{}, err
 	}
 	if _, known := keys.Find(next.KeyID()); known {
-		return none, fmt.Errorf("%w: receipt key %s is announced already\nTry:   scittd keys list", errConfig, keyName(next.KeyID()))
+		return statement.ID{}, fmt.Errorf("%w: receipt key %s is announced already\nTry:   scittd keys list", errConfig, keyName(next.KeyID()))
 	}
-	announced := slices.Insert(slices.Clone(keys[:1]), 0, cose.Key{ID: next.KeyID(), Alg: cose.ES256, Public: next.Public()})
-	svc := ledger.Service{Version: 1, URL: facts.URL, Origin: facts.Origin, LeafRule: ledger.LeafRule, CheckpointKeys: facts.CheckpointKeys}
-	for _, k := range announced {
-		b, err := k.Marshal()
-		if err != nil {
-			return none, err
-		}
-		svc.ReceiptKeys = append(svc.ReceiptKeys, b)
-	}
-	payload, err := json.Marshal(svc)
+	b, err := cose.Key{ID: next.KeyID(), Alg: cose.ES256, Public: next.Public()}.Marshal()
 	if err != nil {
-		return none, err
+		return statement.ID{}, err
 	}
-	return o.register(ctx, policy.ServiceSubject, policy.ServiceMediaType, payload)
+	svc.ReceiptKeys = slices.Insert(svc.ReceiptKeys, 0, b)
+	return o.announceService(ctx, svc)
 }
 
 // operator speaks for the service, to the service.
@@ -227,6 +237,14 @@ func (o *operator) register(ctx context.Context, sub, mediaType string, payload 
 		return none, err
 	}
 	done, err := o.service.Register(ctx, signed.Canonical(), "")
+	if p := (*client.Problem)(nil); errors.As(err, &p) {
+		switch {
+		case p.Rule != "":
+			return none, fmt.Errorf("%w: %w (rule %s of policy %s)\nTry:   %s", errRefused, err, p.Rule, p.PolicyEntry, p.Hint)
+		case p.Status == http.StatusUnauthorized || p.Status == http.StatusForbidden:
+			return none, fmt.Errorf("%w: %w\nTry:   --token-file, with a token of scope publish", errToken, err)
+		}
+	}
 	if err != nil {
 		return none, err
 	}

@@ -31,12 +31,25 @@ type process struct {
 	stderr io.Writer
 }
 
+// errNothing marks a command that found nothing of what it was told to look at:
+// exit code 3.
+var errNothing = errors.New("nothing found")
+
 // errUsage marks what the caller of a command got wrong: exit code 2.
 var errUsage = errors.New("usage")
 
+// errRefused marks what a registration policy refuses, or would: exit code 16.
+// errToken marks a token that is missing or does not suffice: 4.
+var (
+	errRefused = errors.New("refused by the registration policy")
+	errToken   = errors.New("authentication, permission")
+)
+
 // run executes one command line and returns its exit code: 0 done, 1 failed
-// (retrying may help), 2 usage or configuration, 15 the log misbehaved: it is not
-// what was signed or remembered.
+// (retrying may help), 2 usage or configuration, 3 nothing found, 4 authentication
+// or permission, 12 a decision or receipt is not what replay finds, 13 what should
+// be proven is not, 15 the log misbehaved: it is not what was signed or remembered,
+// 16 refused by the registration policy.
 func run(ctx context.Context, args []string, p process) int {
 	began := false // cobra found the command, its flags and its arguments right
 	root := &cobra.Command{
@@ -53,7 +66,7 @@ func run(ctx context.Context, args []string, p process) int {
 		return fmt.Errorf("%w: %w\nTry:   %s --help", errUsage, err, cmd.CommandPath())
 	})
 	root.AddCommand(initCommand(p), serveCommand(p), devCommand(p), migrateCommand(p),
-		tokenCommand(p), policyCommand(p), evidenceCommand(p), keysCommand(p), logCommand(p), outboxCommand(p), registryCommand(p), checkCommand(p), versionCommand(p))
+		tokenCommand(p), policyCommand(p), evidenceCommand(p), keysCommand(p), logCommand(p), auditCommand(p), outboxCommand(p), registryCommand(p), checkCommand(p), versionCommand(p))
 	err := root.ExecuteContext(ctx)
 	switch {
 	case err == nil:
@@ -65,8 +78,23 @@ func run(ctx context.Context, args []string, p process) int {
 	if errors.Is(err, errUsage) || errors.Is(err, errConfig) {
 		return 2
 	}
+	if errors.Is(err, errNothing) {
+		return 3
+	}
 	if errors.Is(err, errMisbehaved) || errors.Is(err, memory.ErrRollback) || errors.Is(err, ledger.ErrCorrupt) {
 		return 15
+	}
+	if errors.Is(err, errDeviates) {
+		return 12
+	}
+	if errors.Is(err, errUnproven) {
+		return 13
+	}
+	if errors.Is(err, errRefused) {
+		return 16
+	}
+	if errors.Is(err, errToken) {
+		return 4
 	}
 	return 1
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"strings"
 
@@ -47,6 +48,9 @@ type outside struct {
 func openOutside(c Config, checkpoint crypto.Signer, log *slog.Logger) (*outside, error) {
 	o := &outside{log: log}
 	if path := c.memoryFile(); path != "" {
+		if err := checkMemoryFile(path); err != nil {
+			return nil, err
+		}
 		o.file = &memory.File{Path: path}
 	} else if c.Memory.Sync {
 		return nil, fmt.Errorf("%w: memory.sync: there is no memory.file to wait for", errConfig)
@@ -74,6 +78,20 @@ func openOutside(c Config, checkpoint crypto.Signer, log *slog.Logger) (*outside
 	}
 	o.guard = memory.NewGuard(o, memory.Options{File: o.file, Sync: c.Memory.Sync, Shelf: shelf, Veto: o.veto, Log: log})
 	return o, nil
+}
+
+// checkMemoryFile refuses a file that could not be written: its folder is somebody
+// else's volume, and made by nobody here.
+func checkMemoryFile(file string) error {
+	folder := filepath.Dir(file)
+	info, err := os.Stat(folder)
+	if err == nil && !info.IsDir() {
+		err = fmt.Errorf("%s is no folder", folder)
+	}
+	if err != nil {
+		return fmt.Errorf("%w: memory.file: %w\nTry:   mkdir -p %s", errConfig, err, folder)
+	}
+	return nil
 }
 
 // String lists the memories.

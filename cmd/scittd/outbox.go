@@ -263,7 +263,11 @@ func (s *selection) order(ctx context.Context, p process, db database, entries [
 		}
 	}
 	if err == nil && len(changed) == 0 {
-		err = fmt.Errorf("no delivery fits: none is %s\nTry:   scittd outbox list --state queued,refused,dropped", strings.Join(s.states, " or "))
+		try := "scittd outbox list --state queued,refused,dropped"
+		if order.Action == ledger.Retry && s.all {
+			try += "; what is queued is tried again by itself, and at once by scittd outbox retry --all --state queued"
+		}
+		err = fmt.Errorf("no delivery fits: none is %s\nTry:   %s", strings.Join(s.states, " or "), try)
 	}
 	return err
 }

@@ -45,7 +45,7 @@ func TestPublishedPolicyIsInForceFromItsEntryOn(t *testing.T) {
 			l.write("next.yaml", without)
 			first := l.policyInForce()
 			publish := []string{"policy", "publish", "next.yaml", "--dir", "service", "--token-file", "ci.token"}
-			l.refused(1, []string{"token"}, "scittd", publish[:5]...)
+			l.refused(4, []string{"token"}, "scittd", publish[:5]...)
 
 			// It is published while claims of the issuer that it drops are queued.
 			before, meanwhile, after := l.sign(20), l.sign(3*inFlight), l.sign(20)

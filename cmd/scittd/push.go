@@ -46,6 +46,7 @@ type pushes struct {
 	ledger    *ledger.Ledger
 	registrar *registrar.Registrar
 	refusals  ledger.Refusals
+	refused   func(*statement.Statement, error) // told of what Judge refuses, for it is not registered then
 	api       *api.API
 	host      string // of the registry that vouches for callers; "" when this service knows them
 	readOnly  bool
@@ -57,7 +58,12 @@ var _ front.PushService = (*pushes)(nil)
 
 func (p *pushes) Detached(b []byte) bool {
 	s, err := statement.Parse(b)
-	return err == nil && s.Detached()
+	if err != nil || s.Detached() || p == nil {
+		return err == nil && s.Detached()
+	}
+	// Evidence whose own signer has to be known is read along, too.
+	_, needed := p.ledger.Policy().NeedsEvidence(s)
+	return needed
 }
 
 func (p *pushes) Judge(ctx context.Context, in front.Pushed) error {
@@ -68,9 +74,12 @@ func (p *pushes) Judge(ctx context.Context, in front.Pushed) error {
 	if err != nil {
 		return err
 	}
-	_, d, err := p.registrar.Judge(ctx, in.Statement, with)
+	s, d, err := p.registrar.Judge(ctx, in.Statement, with)
 	if err == nil && d.Refusal != nil {
 		err = d.Refusal
+	}
+	if err != nil {
+		p.refused(s, err)
 	}
 	return pushRefusal(err)
 }
@@ -192,7 +201,7 @@ func (w waitingPushes) open() (front.PushService, error) {
 	return nil, ledger.ErrUnavailable
 }
 
-func (w waitingPushes) Detached(b []byte) bool { return (*pushes)(nil).Detached(b) }
+func (w waitingPushes) Detached(b []byte) bool { return w.pushes.Load().Detached(b) }
 
 func (w waitingPushes) Judge(ctx context.Context, in front.Pushed) error {
 	p, err := w.open()

@@ -128,7 +128,7 @@ func TestDatabaseAndFolderBelongTogether(t *testing.T) {
 	dsn := testenv.Database(t)
 	s := onDatabase(t, dsn)
 	s.init(crashPolicy)
-	second := []string{"init", "--dir", "second", "--url", s.url, "--policy", "policy.yaml"}
+	second := []string{"init", "--dir", "second", "--url", s.url, "--policy", "policy.yaml", "--keys-operator", "service/keys/operator.pem"}
 
 	// Another init on the same database.
 	s.refused(2, []string{"holds another log", "empty database"}, "scittd", append(second, "--database-url", dsn)...)

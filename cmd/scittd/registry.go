@@ -28,7 +28,7 @@ the docker config.`,
 			if format != "text" && format != "json" {
 				return fmt.Errorf("%w: --format %q is none of text, json", errUsage, format)
 			}
-			c, err := probeConfig(cmd, p, dir, file)
+			c, err := configIfAny(cmd, p, dir, file)
 			if err != nil {
 				return err
 			}
@@ -59,9 +59,9 @@ the docker config.`,
 	return cmd
 }
 
-// probeConfig is the configuration, if there is one: a registry may be tried out
-// before anything is set up.
-func probeConfig(cmd *cobra.Command, p process, dir, file string) (Config, error) {
+// configIfAny is the configuration, if there is one: a registry may be tried out
+// before anything is set up, and a policy, too.
+func configIfAny(cmd *cobra.Command, p process, dir, file string) (Config, error) {
 	named := dir != "" || file != ""
 	file, err := configFile(dir, file)
 	if err != nil {
@@ -117,7 +117,8 @@ func registryReconcile(p process) *cobra.Command {
 repositories or the named ones. What is not listed, or listed and gone, is queued
 again, whatever became of its delivery, and a running service places it: the same
 manifest. Something else in its place is only reported. The service does this by
-itself, see registry.reconcile_every. Exit code 15: something else is there.`,
+itself, see registry.reconcile_every. Exit code 15: something else is there; 3: nothing was
+ever placed in a repository that is named.`,
 		RunE: func(cmd *cobra.Command, repositories []string) error {
 			if format != "text" && format != "json" {
 				return fmt.Errorf("%w: --format %q is none of text, json", errUsage, format)
@@ -151,7 +152,7 @@ func reconcileOnce(ctx context.Context, p process, c Config, repositories []stri
 	}
 	defer func() { err = errors.Join(err, run.close(ctx)) }()
 	run.options.Repositories, run.options.DryRun, run.options.Who = repositories, dry, "scittd registry reconcile"
-	out := &reconciled{Found: []reconcileFinding{}}
+	out := &reconciled{Found: []reconcileFinding{}, in: map[string]bool{}}
 	run.options.Found = out.add
 	err = run.all(ctx, out)
 	if format == "json" {
@@ -161,6 +162,11 @@ func reconcileOnce(ctx context.Context, p process, c Config, repositories []stri
 	}
 	if err == nil && out.alarm {
 		err = fmt.Errorf("%w: the registry shows something else than what was placed", errMisbehaved)
+	}
+	for _, name := range repositories {
+		if err == nil && !out.in[name] {
+			err = fmt.Errorf("%w: the ledger knows of nothing that was placed in %s/%s\nTry:   without the host, as in: scittd registry reconcile wabbit/net-monitor", errNothing, c.registryHost(), name)
+		}
 	}
 	return err
 }

@@ -17,7 +17,7 @@ import (
 // known is what the ledger knows of the registry, for those who go on without
 // it: while the database is away, nothing is known.
 type known struct {
-	db    atomic.Pointer[ledger.Projection]
+	db    atomic.Pointer[projection]
 	hosts []string // that deliveries to the registry name, now and before
 }
 
@@ -26,10 +26,16 @@ var (
 	_ front.Placements = (*known)(nil)
 )
 
-func (k *known) open(db ledger.Projection) { k.db.Store(&db) }
-func (k *known) close()                    { k.db.Store(nil) }
+// projection is what known needs of a store.
+type projection interface {
+	ledger.Projection
+	Absences(ctx context.Context, entries []uint64) ([]ledger.Absence, error)
+}
 
-func (k *known) ledger() (ledger.Projection, error) {
+func (k *known) open(db projection) { k.db.Store(&db) }
+func (k *known) close()             { k.db.Store(nil) }
+
+func (k *known) ledger() (projection, error) {
 	if db := k.db.Load(); db != nil {
 		return *db, nil
 	}
@@ -72,8 +78,12 @@ func (k *known) Placements(ctx context.Context, repository, subject string, from
 		if err != nil {
 			return nil, 0, err
 		}
+		purged, err := purgedAt(ctx, db, deliveries)
+		if err != nil {
+			return nil, 0, err
+		}
 		for _, d := range deliveries {
-			if d.Artifact != ledger.ArchiveArtifact {
+			if d.Artifact != ledger.ArchiveArtifact && !(d.Artifact == ledger.EvidenceArtifact && purged[d.Entry]) {
 				placed = append(placed, front.Placement{Entry: d.Entry, Manifest: string(d.Manifest)})
 			}
 		}
@@ -81,6 +91,29 @@ func (k *known) Placements(ctx context.Context, repository, subject string, from
 	}
 	slices.SortStableFunc(placed, func(a, b front.Placement) int { return cmp.Compare(a.Entry, b.Entry) })
 	return placed, next, nil
+}
+
+// purgedAt are the entries of deliveries to one place whose evidence was purged
+// there. Nobody is told of it from here any more, whichever process removed it,
+// and whoever still remembers the manifest.
+func purgedAt(ctx context.Context, db projection, deliveries []ledger.Delivery) (map[uint64]bool, error) {
+	var entries []uint64
+	for _, d := range deliveries {
+		if d.Artifact == ledger.EvidenceArtifact {
+			entries = append(entries, d.Entry)
+		}
+	}
+	purged := map[uint64]bool{}
+	if len(entries) == 0 {
+		return purged, nil
+	}
+	absences, err := db.Absences(ctx, entries)
+	for _, a := range absences {
+		if a.State == ledger.EvidencePurged && (a.Place == deliveries[0].Place() || a.Place == ledger.Place{}) {
+			purged[a.Entry] = true
+		}
+	}
+	return purged, err
 }
 
 // openRemote prepares to talk to the external registry: one value for all of

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"time"
 
@@ -21,6 +22,7 @@ type reconciled struct {
 	Found  []reconcileFinding `json:"findings"`
 	More   int                `json:"more"` // findings that are not told one by one
 	alarm  bool
+	in     map[string]bool // repositories that something was placed in
 }
 
 type reconcileFinding struct {
@@ -106,6 +108,7 @@ func (r *reconciliation) close(ctx context.Context) error {
 func (r *reconciliation) all(ctx context.Context, out *reconciled) error {
 	for _, host := range r.hosts {
 		done, err := registrar.NewReconciler(r.ledger, r.db, r.find, r.options).Reconcile(ctx, host)
+		maps.Copy(out.in, done.Repositories)
 		out.Images, out.Placed, out.Queued = out.Images+done.Images, out.Placed+done.Placed, out.Queued+done.Queued
 		if err != nil {
 			return err

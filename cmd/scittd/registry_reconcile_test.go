@@ -60,9 +60,7 @@ func TestWhatTheRegistrySweptIsFoundListedAndPlacedAgain(t *testing.T) {
 	if found := reconcile("--dry-run"); found.Queued != 2 || found.Found[0].Queued {
 		t.Errorf("dry run: %+v", found)
 	}
-	if found := reconcile("other/repository"); found.Placed != 0 {
-		t.Errorf("another repository: %+v", found)
-	}
+	s.refused(3, []string{"nothing that was placed in", "other/repository"}, "scittd", "registry", "reconcile", "--dir", "service", "other/repository")
 	if text := s.run("scittd", "registry", "reconcile", "--dir", "service", repository); !strings.Contains(text, "2 queued again") || !strings.Contains(text, "not there") {
 		t.Errorf("reconcile says %s", text)
 	}

@@ -100,5 +100,6 @@ func (s *service) metrics(w http.ResponseWriter, r *http.Request) {
 	} {
 		fmt.Fprintf(w, "# HELP %s %s\n# TYPE %s %s\n%s %d\n", m.name, m.help, m.name, m.kind, m.name, m.value)
 	}
+	s.refusalMetrics(w)
 	s.outboxMetrics(r.Context(), w)
 }

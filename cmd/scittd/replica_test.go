@@ -297,10 +297,13 @@ func TestAReadOnlyReplicaServesReceiptsWithoutAKeyAndAcrossARotation(t *testing.
 				return len(keys) == 2
 			})
 			still := s.register(token, bodies[1])
+			if list := s.run("scittd", "keys", "list", "--dir", "service"); !strings.Contains(list, "announced") || !strings.Contains(list, "  current  ") {
+				t.Errorf("keys list before the new key signs:\n%s", list)
+			}
 			writer.stop()
 			writer = s.serve("--keys-receipt", s.path("service/keys/receipt-next.pem"))
 			last := s.register(token, bodies[2])
-			if list := s.run("scittd", "keys", "list", "--dir", "service"); !strings.Contains(list, "announced") {
+			if list := s.run("scittd", "keys", "list", "--dir", "service"); !strings.Contains(list, "  current  ") || !strings.Contains(list, "  retired  ") {
 				t.Errorf("keys list after the rotation:\n%s", list)
 			}
 			for name, at := range map[string]*site{"writer": s, "reader": r} {

@@ -14,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"time"
 
@@ -72,7 +73,23 @@ func addLocationFlags(cmd *cobra.Command, dir, file *string) {
 	cmd.Flags().StringVar(dir, "dir", "", "folder that init made (default ./scittd-data unless --config is given)")
 	cmd.Flags().StringVar(file, "config", "", "configuration file")
 	addConfigFlags(cmd.Flags())
+	if cmd.Name() == "serve" {
+		return
+	}
+	// Every setting is a flag of every verb, so that one environment and one set of
+	// flags serve all; who looks for a verb's own must find them.
+	c := defaults()
+	for _, s := range settings(&c) {
+		cmd.Flags().Lookup(s.flag()).Hidden = !slices.Contains(shownSettings, s.path)
+	}
+	if cmd.Long == "" {
+		cmd.Long = cmd.Short
+	}
+	cmd.Long += "\n\nWhat else can be configured is a flag here, too: see scittd serve --help."
 }
+
+// shownSettings are those that lead an operator's verb to the log and the service.
+var shownSettings = []string{"url", "database.url", "database.url_file", "data.dir"}
 
 // configFile is the configuration that --dir and --config lead to.
 func configFile(dir, file string) (string, error) {
@@ -95,7 +112,11 @@ func serveConfig(cmd *cobra.Command, p process, dir, file string) (Config, error
 	}
 	c, err := loadConfig(file, p.env, cmd.Flags())
 	if errors.Is(err, fs.ErrNotExist) {
-		return c, fmt.Errorf("%w: %w\nTry:   scittd init", errConfig, err)
+		try := "scittd init"
+		if cmd.Name() != "serve" {
+			try = cmd.CommandPath() + " with --dir or --config of the service; scittd init makes a new one"
+		}
+		return c, fmt.Errorf("%w: %w\nTry:   %s", errConfig, err, try)
 	}
 	if err != nil {
 		return c, fmt.Errorf("%w: %w", errConfig, err)
@@ -229,6 +250,7 @@ func (s *service) begin(work context.Context, c Config, background *sync.WaitGro
 	}
 	if !c.ReadOnly {
 		background.Go(func() { s.sweep(work) })
+		background.Go(func() { s.refusals.Run(work) })
 	}
 	if s.outside != nil {
 		background.Go(func() { s.outside.guard.Run(work) })

@@ -15,6 +15,7 @@ import (
 
 	"github.com/scittd/scittd/api"
 	"github.com/scittd/scittd/internal/cose"
+	"github.com/scittd/scittd/internal/fetch"
 	"github.com/scittd/scittd/internal/registrar"
 	"github.com/scittd/scittd/ledger"
 	"github.com/scittd/scittd/ledger/postgres"
@@ -37,6 +38,7 @@ type database interface {
 	ledger.Tokens
 	ledger.Leases
 	ledger.Backlog
+	ledger.Placements
 	ledger.Evidences
 	ledger.Claims
 	ledger.Refusals
@@ -133,6 +135,8 @@ type service struct {
 	courier  *registrar.Courier   // nil when nothing is placed
 	public   *publiclog.Publisher // nil unless configured
 	cosigner *witness.Cosigner    // nil unless configured
+	fetcher  *fetch.Fetcher       // asks for what the policy names
+	refusals *ledger.RefusalTally // there before api is
 	outside  *outside             // nil for readers
 
 	custodian atomic.Pointer[registrar.Custodian] // there before api is
@@ -157,6 +161,9 @@ func openService(ctx context.Context, c Config, log *slog.Logger, openWrites boo
 		if err = s.closeLog(ctx); err != nil {
 			return nil, err
 		}
+	}
+	if s.fetcher, err = openFetcher(c.Lookup); err != nil {
+		return nil, err
 	}
 	if err = s.openRegistry(c); err != nil {
 		return nil, err
@@ -308,15 +315,23 @@ func (s *service) openAPI(c Config, openWrites bool) error {
 	if err := s.openCourier(c); err != nil {
 		return err
 	}
+	s.refusals = ledger.NewRefusalTally(s.db, s.log)
 	wake := func() {}
 	if s.courier != nil {
 		wake = s.courier.Wake
 	}
+	var blobs storage.Registry // nil, unless there is a registry
+	switch {
+	case s.registry != nil:
+		blobs = s.registry
+	case s.remote != nil:
+		blobs = s.remote
+	}
 	r := registrar.New(s.ledger, registrar.Options{
-		Registry: c.registryHost(), Staging: s.db, Wake: wake, Log: s.log,
+		Registry: c.registryHost(), Archive: c.Registry.Archive, Further: s.db, Staging: s.db, Blobs: blobs, Lookup: s.fetcher, Wake: wake, Log: s.log, Refused: s.noteRefusal,
 	})
 	a := api.New(api.Config{
-		Ledger: s.ledger, Registrar: r, Judge: r, Refusals: s.db,
+		Ledger: s.ledger, Registrar: r, Judge: r, Refusals: s.db, Decisions: ledger.Decisions{Store: s.db},
 		Staging: s.db, Tokens: s.db, ReadOnly: c.ReadOnly, OpenWrites: openWrites, Custodian: s.custodian.Load(),
 		OpenPulls:    c.embeddedRegistry(),
 		EvidenceHere: openWrites || c.embeddedRegistry() || c.EvidenceDownload == streamed,
@@ -324,7 +339,7 @@ func (s *service) openAPI(c Config, openWrites bool) error {
 		TrustedProxies: proxies, Log: s.log, Ready: s.ledger.Ready, Witnesses: s.witnesses(),
 	})
 	p := &pushes{
-		ledger: s.ledger, registrar: r, refusals: s.db, api: a, readOnly: c.ReadOnly, placed: s.courier != nil, wait: c.RegisterWait,
+		ledger: s.ledger, registrar: r, refusals: s.db, refused: s.noteRefusal, api: a, readOnly: c.ReadOnly, placed: s.courier != nil, wait: c.RegisterWait,
 	}
 	if s.upstream != nil {
 		p.host = c.Registry.Host
@@ -342,6 +357,9 @@ func (s *service) close(ctx context.Context) error {
 	}
 	if s.upstream != nil {
 		s.upstream.Close()
+	}
+	if s.fetcher != nil {
+		s.fetcher.Close()
 	}
 	if s.remote != nil {
 		s.remote.Close()

@@ -58,15 +58,24 @@ func (s *service) openCosigner(c Config, checkpoint crypto.Signer) error {
 
 // checkpointVerifier verifies what the key signs.
 func checkpointVerifier(c Config, key crypto.Signer) (note.Verifier, error) {
+	vkey, err := vkeyOf(c, c.Keys.Checkpoint, key)
+	if err != nil {
+		return nil, err
+	}
+	return note.NewVerifier(vkey)
+}
+
+// vkeyOf is the verifier key of a checkpoint key, which was read from file.
+func vkeyOf(c Config, file string, key crypto.Signer) (string, error) {
 	public, ok := key.Public().(ed25519.PublicKey)
 	if !ok {
-		return nil, fmt.Errorf("%w: checkpoint key %s: not an Ed25519 key", errConfig, c.Keys.Checkpoint)
+		return "", fmt.Errorf("%w: checkpoint key %s: not an Ed25519 key", errConfig, file)
 	}
 	vkey, err := note.NewEd25519VerifierKey(c.Origin, public)
 	if err != nil {
-		return nil, fmt.Errorf("%w: checkpoint key: %w", errConfig, err)
+		return "", fmt.Errorf("%w: checkpoint key: %w", errConfig, err)
 	}
-	return note.NewVerifier(vkey)
+	return vkey, nil
 }
 
 // checkpoint is where the published checkpoint comes from.
