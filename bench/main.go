@@ -42,7 +42,7 @@ type options struct {
 }
 
 // goalNames are those of -only, in the order of the report.
-var goalNames = []string{"mem", "p1", "p2", "p3", "p5", "p6", "p7", "p8", "p9", "p10", "p11", "r1", "w3"}
+var goalNames = []string{"mem", "p1", "p2", "p3", "p5", "p6", "p7", "p8", "p9", "p10", "p11", "r1", "w3", "e1", "e2", "e3"}
 
 // wants says whether one of the goals is asked for.
 func (o options) wants(goals ...string) bool {

@@ -54,6 +54,8 @@ func measure(ctx context.Context, o options, out io.Writer) (err error) {
 		{[]string{"p11"}, m.faults},
 		{[]string{"r1"}, m.queries},
 		{[]string{"w3"}, m.placement},
+		{[]string{"e1"}, m.replay},
+		{[]string{"e2", "e3"}, m.judging},
 		{[]string{"p7", "p8", "p9", "p10"}, m.growth},
 	} {
 		if o.wants(part.goals...) {
