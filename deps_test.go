@@ -19,11 +19,19 @@ NONE                                                  < internal/detcbor, api/ap
 internal/failpoint                                    < ledger, storage
 internal/detcbor                                      < internal/cose
 internal/cose                                         < statement, receipts
-statement                                             < policy
+internal/cose                                         < internal/timestamp
+internal/timestamp                                    < internal/timestamp/timestamptest, policy
+internal/timestamp, statement                         < internal/envelope
+statement                                             < internal/envelope/envelopetest
+internal/envelope                                     < policy, cmd/scitt
+internal/cose                                         < internal/did
+internal/did, statement                               < policy
+NONE                                                  < internal/fetch
+internal/fetch                                        < internal/registrar
 statement, policy, receipts                           < ledger
 ledger, statement, migrations                         < ledger/postgres, ledger/sqlite
 internal/filelock                                     < ledger/sqlite, storage/embedded
-ledger, policy, statement, receipts                   < ledger/fsck
+ledger, policy, statement, receipts                   < ledger/fsck, ledger/replay
 ledger/fsck, statement                                < ledger/ledgertest
 receipts                                              < internal/memory
 NONE                                                  < internal/checkpoint
@@ -36,7 +44,7 @@ ledger, policy, statement, receipts, storage, internal/placement < internal/regi
 ledger, policy, statement, receipts, api/apitype      < api
 api/apitype, receipts, statement, witness             < client
 client, receipts, statement, storage, internal/placement < cmd/scitt
-ledger/fsck, internal/memory, internal/checkpoint, api, client, internal/registrar, ledger/postgres, ledger/sqlite, ledger/publish, storage/embedded, storage/front, witness < cmd/scittd
+ledger/fsck, ledger/replay, internal/memory, internal/checkpoint, api, client, internal/registrar, ledger/postgres, ledger/sqlite, ledger/publish, storage/embedded, storage/front, witness < cmd/scittd
 NONE                                                  < internal/testenv, demo/net-monitor, internal/crash, compat, interop, storage/registrytest, storage/storagetest
 internal/testenv                                      < demo/kit
 `
@@ -54,6 +62,7 @@ var only = map[string]string{
 	"github.com/fxamacker/cbor/v2":    "internal/detcbor",
 	"github.com/jackc/pgx/v5/pgxpool": "ledger/postgres",
 	"gocloud.dev/blob":                "ledger/publish",
+	"cel.dev/cel-go/cel":              "policy",
 }
 
 func TestRoomsImportOnlyAlongTheArrows(t *testing.T) {
