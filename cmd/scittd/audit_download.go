@@ -223,7 +223,6 @@ type progress struct {
 	what     string
 	terminal bool
 	since    time.Time
-	from     uint64
 	last     time.Time
 }
 
