@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"log/slog"
 	"net"
 	"net/http"
@@ -71,11 +72,12 @@ func open(t *testing.T, serve http.HandlerFunc, change func(*fetch.Options)) *wo
 	t.Helper()
 	w := &world{clock: &clock{}, names: &names{known: map[string][]string{"keys.example.com": {"127.0.0.1"}}}}
 	w.clock.advance(1000 * time.Hour)
-	w.server = httptest.NewTLSServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+	w.server = httptest.NewUnstartedServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		w.hits.Add(1)
 		serve(rw, r)
 	}))
-	w.server.Config.ErrorLog = nil
+	w.server.Config.ErrorLog = log.New(io.Discard, "", 0) // clients that leave are what is tested
+	w.server.StartTLS()
 	t.Cleanup(w.server.Close)
 	roots := x509.NewCertPool()
 	roots.AddCert(w.server.Certificate())
