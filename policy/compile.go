@@ -133,6 +133,7 @@ func (p *Policy) compileIssuers() error {
 		}
 		p.rules = append(p.rules, r)
 		p.guards = p.guards || r.evidence != nil
+		p.published = p.published || r.DID != nil || r.Keys != nil
 		if r.pattern != nil {
 			p.patterns = append(p.patterns, i)
 		} else {

@@ -90,6 +90,7 @@ type Policy struct {
 	denied     map[string]int   // iss -> index in Deny
 	chains     *chainCache
 	guards     bool // some rule asks who signed evidence
+	published  bool // some issuer publishes its keys
 }
 
 // FromStatement reads the policy that s carries in its attached payload. It
