@@ -106,10 +106,7 @@ func load(stdin io.Reader, stdout io.Writer) error {
 	if err != nil {
 		return err
 	}
-	client := &http.Client{
-		Timeout:   time.Minute,
-		Transport: &http.Transport{MaxIdleConnsPerHost: o.Clients, MaxConnsPerHost: o.Clients},
-	}
+	service := newWires(o.URL, o.Token)
 	proceed := func(state string) error {
 		fmt.Fprintln(stdout, state)
 		_, err := in.ReadBytes('\n')
@@ -123,7 +120,7 @@ func load(stdin io.Reader, stdout io.Writer) error {
 	if o.Rate > 0 {
 		warm.Clients = min(o.Clients, 256)
 	}
-	if _, err := register(client, warm, corpus[:o.Warm], 0); err != nil {
+	if _, err := register(service, warm, corpus[:o.Warm], 0); err != nil {
 		return err
 	}
 	if err := proceed("warm"); err != nil {
@@ -136,7 +133,7 @@ func load(stdin io.Reader, stdout io.Writer) error {
 	}
 	reference := startReference()
 	begin := time.Now()
-	got, err := register(client, o, corpus, o.Warm)
+	got, err := register(service, o, corpus, o.Warm)
 	elapsed := time.Since(begin)
 	verify, refErr := reference.stop()
 	if err := errors.Join(err, refErr); err != nil {
@@ -149,7 +146,7 @@ func load(stdin io.Reader, stdout io.Writer) error {
 	if len(got.latencies) == 0 {
 		return errors.New("nothing was registered in the window")
 	}
-	if err := checkReceipts(client, o, corpus, got.answers); err != nil {
+	if err := checkReceipts(o, corpus, got.answers); err != nil {
 		return err
 	}
 	return json.NewEncoder(stdout).Encode(outcome{
@@ -225,7 +222,7 @@ type registered struct {
 
 // register sends corpus[from:] with o.Clients requests in flight at most. It
 // ends after o.Length, if that is set.
-func register(client *http.Client, o order, corpus []item, from int) (registered, error) {
+func register(service *wires, o order, corpus []item, from int) (registered, error) {
 	size, send := 1, post
 	if o.Bulk > 0 {
 		size, send = o.Bulk, postBatch
@@ -253,7 +250,7 @@ func register(client *http.Client, o order, corpus []item, from int) (registered
 				continue
 			}
 			items := corpus[first:min(first+size, len(corpus))]
-			receipts, err := send(client, o, items)
+			receipts, err := send(service, items)
 			took := time.Since(due)
 			switch {
 			case o.Rate > 0 && errors.Is(err, errOverloaded):
@@ -302,19 +299,19 @@ func register(client *http.Client, o order, corpus []item, from int) (registered
 var errOverloaded = errors.New("overloaded")
 
 // post registers one statement.
-func post(client *http.Client, o order, items []item) (receipts [][]byte, err error) {
-	receipt, err := request(client, o, "/entries", "application/cose", items[0].signed, items[0].want)
+func post(service *wires, items []item) (receipts [][]byte, err error) {
+	receipt, err := request(service, "/entries", "application/cose", items[0].want, items[0].signed)
 	return [][]byte{receipt}, err
 }
 
 // postBatch registers several in one request.
-func postBatch(client *http.Client, o order, items []item) (receipts [][]byte, err error) {
+func postBatch(service *wires, items []item) (receipts [][]byte, err error) {
 	const path = "/v1/entries:batch"
-	var body []byte
-	for _, i := range items {
-		body = append(body, i.signed...)
+	body := make([][]byte, len(items))
+	for i := range items {
+		body[i] = items[i].signed
 	}
-	answer, err := request(client, o, path, "application/cbor-seq", body, http.StatusOK)
+	answer, err := request(service, path, "application/cbor-seq", http.StatusOK, body...)
 	if err != nil {
 		return nil, err
 	}
@@ -346,34 +343,25 @@ func postBatch(client *http.Client, o order, items []item) (receipts [][]byte, e
 	return receipts, nil
 }
 
-func request(client *http.Client, o order, path, contentType string, body []byte, want int) ([]byte, error) {
-	req, err := http.NewRequest(http.MethodPost, o.URL+path, bytes.NewReader(body))
-	if err != nil {
-		return nil, err
-	}
-	req.Header.Set("Content-Type", contentType)
-	req.Header.Set("Authorization", "Bearer "+o.Token)
-	resp, err := client.Do(req)
-	if err != nil {
-		return nil, err
-	}
-	defer resp.Body.Close()
-	answer, err := io.ReadAll(resp.Body)
+func request(service *wires, path, contentType string, want int, body ...[]byte) ([]byte, error) {
+	status, answer, err := service.exchange(http.MethodPost, path, contentType, body...)
 	switch {
-	case err != nil || resp.StatusCode == want:
-		return answer, err
-	case resp.StatusCode == http.StatusServiceUnavailable, resp.StatusCode == http.StatusAccepted:
-		return nil, fmt.Errorf("POST %s: %w: %s %q: the run is void", path, errOverloaded, resp.Status, answer)
+	case err != nil:
+		return nil, fmt.Errorf("POST %s: %w", path, err)
+	case status == want:
+		return answer, nil
+	case status == http.StatusServiceUnavailable, status == http.StatusAccepted:
+		return nil, fmt.Errorf("POST %s: %w: %d %q: the run is void", path, errOverloaded, status, answer)
 	}
-	return nil, fmt.Errorf("POST %s: %s %q: the run is void", path, resp.Status, answer)
+	return nil, fmt.Errorf("POST %s: %d %q: the run is void", path, status, answer)
 }
 
 // checkReceipts verifies answers by their place in the corpus.
-func checkReceipts(client *http.Client, o order, corpus []item, answers map[int][]byte) error {
+func checkReceipts(o order, corpus []item, answers map[int][]byte) error {
 	if o.Verifier != "" {
 		return checkCheckpoints(o.Verifier, answers)
 	}
-	resp, err := client.Get(o.URL + "/.well-known/scitt-keys")
+	resp, err := http.Get(o.URL + "/.well-known/scitt-keys")
 	if err != nil {
 		return err
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -129,6 +130,23 @@ func fdatasync(dir string) (_ time.Duration, err error) {
 			return 0, err
 		}
 		if err := unix.Fdatasync(int(f.Fd())); err != nil {
+			return 0, err
+		}
+		took = append(took, time.Since(begin))
+	}
+	return median(took), nil
+}
+
+// sleep returns the median time that a thread sleeps which asks the kernel for d:
+// longer, by the timer's slack and by being woken up.
+func sleep(d time.Duration) (time.Duration, error) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	ask := unix.NsecToTimespec(d.Nanoseconds())
+	var took []time.Duration
+	for range 200 {
+		begin := time.Now()
+		if err := unix.Nanosleep(&ask, nil); err != nil && err != unix.EINTR { // cut short by the runtime: one of many
 			return 0, err
 		}
 		took = append(took, time.Since(begin))

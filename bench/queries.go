@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"io"
 	"math/rand/v2"
 	"net/http"
 	"net/url"
@@ -94,14 +93,18 @@ func (m *measurement) queries(ctx context.Context) error {
 // timeQueries asks as long as a window takes, both ways by turns.
 func (m *measurement) timeQueries(ctx context.Context, c *pgx.Conn, name string, query func() url.Values) (queryTimes, error) {
 	t := queryTimes{Name: name}
-	asked, executed := make([]url.Values, samples), make([]executed, samples)
+	service := newWires(m.bench.url, "")
+	defer service.close()
+	asked, executed := make([]string, samples), make([]executed, samples)
 	if err := m.bench.set(ctx, [2]string{"log_statement", "all"}); err != nil {
 		return t, err
 	}
 	for i := range asked {
-		asked[i] = query()
+		values := query()
+		values.Set("limit", fmt.Sprint(page))
+		asked[i] = "/v1/entries?" + values.Encode()
 		var err error
-		if executed[i], err = m.overheard(ctx, c, asked[i]); err != nil {
+		if executed[i], err = m.overheard(ctx, c, service, asked[i]); err != nil {
 			return t, err
 		}
 	}
@@ -111,7 +114,7 @@ func (m *measurement) timeQueries(ctx context.Context, c *pgx.Conn, name string,
 	var overHTTP, bare []time.Duration
 	for begin, i := time.Now(), 0; time.Since(begin) < m.window || i < 2*samples; i++ {
 		start := time.Now()
-		answer, err := m.get(ctx, asked[i%samples])
+		answer, err := get(service, asked[i%samples])
 		overHTTP = append(overHTTP, time.Since(start))
 		if err != nil {
 			return t, err
@@ -133,7 +136,7 @@ func (m *measurement) timeQueries(ctx context.Context, c *pgx.Conn, name string,
 			got = append(got, e.LeafIndex)
 		}
 		if want = want[:min(len(want), page)]; !slices.Equal(got, want) {
-			return t, fmt.Errorf("%v over HTTP found %v, the SQL %v", asked[i%samples], got, want)
+			return t, fmt.Errorf("%s over HTTP found %v, the SQL %v", asked[i%samples], got, want)
 		}
 	}
 	overHTTP, bare = overHTTP[samples:], bare[samples:] // the first ones warm up
@@ -155,7 +158,7 @@ var (
 
 // overheard asks over HTTP and returns the statement that PostgreSQL's log then
 // has for it.
-func (m *measurement) overheard(ctx context.Context, c *pgx.Conn, query url.Values) (x executed, err error) {
+func (m *measurement) overheard(ctx context.Context, c *pgx.Conn, service *wires, query string) (x executed, err error) {
 	file := filepath.Join(m.bench.Postgres.Dir(), "log")
 	var found [][]byte
 	for deadline := time.Now().Add(10 * time.Second); found == nil; { // a session may not have heard yet that it is logged
@@ -163,7 +166,7 @@ func (m *measurement) overheard(ctx context.Context, c *pgx.Conn, query url.Valu
 		if err != nil {
 			return x, err
 		}
-		if _, err := m.get(ctx, query); err != nil {
+		if _, err := get(service, query); err != nil {
 			return x, err
 		}
 		log, err := os.ReadFile(file)
@@ -220,20 +223,13 @@ func (x executed) run(ctx context.Context, c *pgx.Conn) ([]int64, error) {
 	})
 }
 
-func (m *measurement) get(ctx context.Context, values url.Values) ([]byte, error) {
-	values.Set("limit", fmt.Sprint(page))
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, m.bench.url+"/v1/entries?"+values.Encode(), nil)
+func get(service *wires, path string) ([]byte, error) {
+	status, answer, err := service.exchange(http.MethodGet, path, "")
+	if err == nil && status != http.StatusOK {
+		err = fmt.Errorf("%d %q", status, answer)
+	}
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("GET %s: %w", path, err)
 	}
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return nil, err
-	}
-	defer resp.Body.Close()
-	b, err := io.ReadAll(resp.Body)
-	if err == nil && resp.StatusCode != http.StatusOK {
-		err = fmt.Errorf("GET %s: %s %q", req.URL, resp.Status, b)
-	}
-	return b, err
+	return answer, nil
 }

@@ -63,7 +63,7 @@ type window struct {
 	outcome
 	Server    time.Duration // CPU used meanwhile
 	Postgres  time.Duration
-	Fdatasync time.Duration // just before, with nothing else going on; a delay of flushes included
+	Fdatasync time.Duration // just before, with nothing else going on; and what a delay of flushes then took
 	Batches   int           // committed
 }
 
@@ -167,7 +167,13 @@ func (b *bench) load(ctx context.Context, s *side, shape shape, count, warm int,
 	if w.Fdatasync, err = fdatasync(b.Postgres.Dir()); err != nil {
 		return w, err
 	}
-	w.Fdatasync += shape.Slow
+	if shape.Slow > 0 {
+		slept, err := sleep(shape.Slow)
+		if err != nil {
+			return w, err
+		}
+		w.Fdatasync += slept
+	}
 	if _, err := io.WriteString(in, "warm up\n"); err != nil {
 		return w, err
 	}
