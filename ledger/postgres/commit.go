@@ -28,7 +28,8 @@ import (
 // meanwhile, its head says so.
 //
 // The head goes first. Its insert is the compare-and-swap; whoever comes second
-// waits for it there, before doing any work, and fails in the server.
+// waits for it, or for the head that both follow, before doing any work, and fails
+// in the server.
 func (s *Store) Commit(ctx context.Context, b *ledger.Batch) error {
 	err := again(ctx, func() error {
 		w, err := s.write(b)
@@ -71,13 +72,16 @@ func (s *Store) write(b *ledger.Batch) (*writes, error) {
 
 	w := &writes{}
 	q := &w.Batch
-	queueHead(q, b.Head)
+	if fresh(issuers, mediaTypes, predicateTypes) {
+		// Those who add the same word wait here, and not for each other there.
+		q.Queue(`SELECT FROM heads WHERE size = $1 FOR UPDATE`, int64(b.Head.PrevSize))
+	}
 	for _, words := range []*words{issuers, mediaTypes, predicateTypes} {
 		words.queue(q)
 		w.learn = append(w.learn, func() { words.dictionary.learn(words.met) })
 	}
 	audit := s.accounts.tell(b.Entries)
-	queueEntries(q, b, issuers, mediaTypes, predicateTypes, audit)
+	queueLog(q, b, issuers, mediaTypes, predicateTypes, audit)
 	audit.queue(q)
 	w.learn = append(w.learn, audit.learn)
 	queueCollateral(q, b.Entries)
@@ -189,19 +193,13 @@ func fits(b *ledger.Batch) error {
 	return nil
 }
 
-// queueHead also locks the head that h follows: a commit waits for whoever has
-// its Turn there, and who waits for a Turn waits for the commit.
-func queueHead(q *pgx.Batch, h ledger.Head) {
-	q.Queue(`INSERT INTO heads (size, prev_size, prev_iat, iat, policy_index, root, protected, signature)
-		VALUES ($1, $2, (SELECT iat FROM heads WHERE size = $2 FOR UPDATE), $3, $4, $5::bytea, $6, $7)`,
-		h.Size, h.PrevSize, h.Time, h.Policy, h.Root[:], notNil(h.Protected), notNil(h.Signature))
-}
-
-// queueEntries writes entries and subjects with their statements, as far as one
+// queueLog writes head, entries and subjects with their statements, as far as one
 // piece holds them: to begin a statement is most of what a small commit costs the
-// server, so that this one does for three. It looks for those words only that this
-// process has not met.
-func queueEntries(q *pgx.Batch, b *ledger.Batch, issuers, mediaTypes, predicateTypes *words, audit *telling) {
+// server, so that this one does for four. All rows come FROM the head's, which is
+// how it goes first; it locks the head that it follows: a commit waits for whoever
+// has its Turn there, and who waits for a Turn waits for the commit. Words are
+// looked for only when this process has not met them.
+func queueLog(q *pgx.Batch, b *ledger.Batch, issuers, mediaTypes, predicateTypes *words, audit *telling) {
 	n := len(b.Entries)
 	index, id := make([]int64, n), make([][]byte, n)
 	private, evidence := make([]bool, n), make([][]byte, n)
@@ -213,25 +211,30 @@ func queueEntries(q *pgx.Batch, b *ledger.Batch, issuers, mediaTypes, predicateT
 			about, digest = append(about, int64(e.Index)), append(digest, d.Bytes())
 		}
 	}
-	pieces := pack(b.Entries)
+	h, pieces := b.Head, pack(b.Entries)
 	data, rest := pieces[0].columns()
-	args := []any{index, b.Head.Time, issuers.ids, mediaTypes.ids, predicateTypes.ids, private, id, evidence, audit.audited,
-		about, digest, pieces[0].first, pieces[0].cuts, data, rest}
+	args := []any{
+		int64(h.Size), int64(h.PrevSize), h.Time, int64(h.Policy), h.Root[:], notNil(h.Protected), notNil(h.Signature),
+		index, issuers.ids, mediaTypes.ids, predicateTypes.ids, private, id, evidence, audit.audited,
+		about, digest, pieces[0].first, pieces[0].cuts, data, rest,
+	}
 	terms, arrays, columns := `issuer_id, media_type_id, predicate_type_id`, ``, ``
-	if len(issuers.fresh)+len(mediaTypes.fresh)+len(predicateTypes.fresh) > 0 {
+	if fresh(issuers, mediaTypes, predicateTypes) {
 		terms = `coalesce(issuer_id, (SELECT id FROM issuers WHERE sha256 = issuer)),
 			coalesce(media_type_id, (SELECT id FROM media_types WHERE sha256 = media_type)),
 			coalesce(predicate_type_id, (SELECT id FROM predicate_types WHERE sha256 = predicate_type))`
-		arrays, columns = `, $16::bytea[], $17::bytea[], $18::bytea[]`, `, issuer, media_type, predicate_type`
+		arrays, columns = `, $22::bytea[], $23::bytea[], $24::bytea[]`, `, issuer, media_type, predicate_type`
 		args = append(args, issuers.hashes, mediaTypes.hashes, predicateTypes.hashes)
 	}
 	q.Queue(`WITH
+		h AS (INSERT INTO heads (size, prev_size, prev_iat, iat, policy_index, root, protected, signature)
+			VALUES ($1, $2, (SELECT iat FROM heads WHERE size = $2 FOR UPDATE), $3, $4, $5::bytea, $6, $7) RETURNING iat),
 		e AS (INSERT INTO entries (index, registered_at, issuer_id, media_type_id, predicate_type_id, private, entry_id, evidence, audited)
-			SELECT index, $2, `+terms+`, private, entry_id, evidence, audited
-			FROM unnest($1::bigint[], $3::int[], $4::int[], $5::int[], $6::boolean[], $7::bytea[], $8::bytea[], $9::bigint[]`+arrays+`)
-			     AS e (index, issuer_id, media_type_id, predicate_type_id, private, entry_id, evidence, audited`+columns+`)),
-		s AS (INSERT INTO entry_subjects (index, digest) SELECT * FROM unnest($10::bigint[], $11::bytea[]))
-		INSERT INTO pieces (first, cuts, data, rest) VALUES ($12::bigint, $13::integer[], $14, $15)`, args...)
+			SELECT index, h.iat, `+terms+`, private, entry_id, evidence, audited
+			FROM h, unnest($8::bigint[], $9::int[], $10::int[], $11::int[], $12::boolean[], $13::bytea[], $14::bytea[], $15::bigint[]`+arrays+`)
+			        AS e (index, issuer_id, media_type_id, predicate_type_id, private, entry_id, evidence, audited`+columns+`)),
+		s AS (INSERT INTO entry_subjects (index, digest) SELECT s.* FROM h, unnest($16::bigint[], $17::bytea[]) AS s)
+		INSERT INTO pieces (first, cuts, data, rest) SELECT $18::bigint, $19::integer[], $20::bytea, $21::bytea FROM h`, args...)
 	for _, p := range pieces[1:] {
 		data, rest := p.columns()
 		q.Queue(`INSERT INTO pieces (first, cuts, data, rest) VALUES ($1::bigint, $2::integer[], $3, $4)`, p.first, p.cuts, data, rest)

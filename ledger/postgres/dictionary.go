@@ -108,3 +108,8 @@ func (w *words) queue(b *pgx.Batch) {
 			return err
 		})
 }
+
+// fresh says whether any of them has words that this process has not met.
+func fresh(all ...*words) bool {
+	return slices.ContainsFunc(all, func(w *words) bool { return len(w.fresh) > 0 })
+}
