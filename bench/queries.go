@@ -46,8 +46,11 @@ func (m *measurement) queries(ctx context.Context) error {
 	}
 	defer c.Close(ctx)
 	// As in scittd's own sessions, for the same plans: see ledger/postgres.
-	for _, habit := range []string{"enable_seqscan", "enable_bitmapscan", "enable_sort", "enable_incremental_sort", "jit"} {
-		if _, err := c.Exec(ctx, `SET `+habit+` = off`); err != nil {
+	for _, setting := range []string{
+		"plan_cache_mode = force_generic_plan", "enable_hashjoin = off", "enable_mergejoin = off", "enable_seqscan = off",
+		"enable_bitmapscan = off", "enable_sort = off", "enable_incremental_sort = off", "jit = off",
+	} {
+		if _, err := c.Exec(ctx, `SET `+setting); err != nil {
 			return err
 		}
 	}

@@ -223,15 +223,18 @@ func (s *Store) Statements(ctx context.Context, from uint64, limit int, scope le
 //
 // Whatever is asked, one index is walked in the order of the page: that of the
 // field which says most, with a second one where they share an index. Those
-// columns are bounded together with the position and never compared for
-// equality: no other index then gives the order, and the planner, who cannot
-// know how rare a value is, has nothing to guess. Where the field has several
+// columns are never compared for equality, or they would fall out of the order:
+// as it is no other index gives it, and the planner, who cannot know how rare a
+// value is, has nothing to guess. The first is looked for in an array of one,
+// which is equality to the index alone. The next, up to the position, are bounded
+// together, for the walk to end where the first of them leaves its bounds: rows
+// that are compared as a whole end it nowhere else. Where the field has several
 // values, each is walked for a page of its own, so that no more is ever sorted
 // than a page for each; other fields are compared on the way.
 type selection struct {
 	from   string
 	key    []string // columns of the index that is walked; the last is the position
-	walked []string // what those before it are, expressions
+	walked []string // what those before it are, arrays of one
 	fixed  bool     // what comes before the position in that index is compared for equality
 	values string   // the values of the field walked, as v (value), where there are several
 	where  []string
@@ -246,10 +249,10 @@ func (s *selection) arg(v any) string {
 
 func (s *selection) and(condition string) { s.where = append(s.where, condition) }
 
-// walk adds a column to those that are walked.
-func (s *selection) walk(column, value string) {
+// walk adds a column to those that are walked, at the one value of an array.
+func (s *selection) walk(column, array string) {
 	at := len(s.key) - 1
-	s.key, s.walked = slices.Insert(s.key, at, column), append(s.walked, value)
+	s.key, s.walked = slices.Insert(s.key, at, column), append(s.walked, array)
 }
 
 // digests adds a condition on a digest column, whose index has the first bytes.
@@ -267,7 +270,7 @@ func (s *selection) digests(column string, digests [][]byte) {
 	} else {
 		s.values = "unnest(" + s.arg(digests) + "::bytea[])"
 	}
-	s.walk("substr("+column+", 1, 7)", "substr("+value+", 1, 7)")
+	s.walk("substr("+column+", 1, 7)", "ARRAY(SELECT substr("+value+", 1, 7))")
 	s.and(column + " = " + value)
 }
 
@@ -281,9 +284,9 @@ func (s *selection) words(column, ids string, one, second bool) {
 		return
 	case len(s.walked) == 0 && !one:
 		s.values = "unnest(" + ids + ")"
-		s.walk(column, "v.value")
+		s.walk(column, "ARRAY(SELECT v.value)")
 	case one && (len(s.walked) == 0 || second):
-		s.walk(column, "("+ids+")[1]")
+		s.walk(column, ids)
 	default:
 		s.and(column + " = ANY(" + ids + ")")
 		return
@@ -326,7 +329,7 @@ func (s *selection) page(q ledger.Query, floor uint64) (sql string, args []any) 
 		s.and("EXISTS (SELECT FROM deliveries d WHERE d.artifact = 'transparency' AND d.repository = " + s.arg(q.Repository) + " AND d.index = e.index)")
 	default: // of several places of one claim in the repository, the first counts
 		s.from, s.key = "deliveries d JOIN entries e USING (index)", []string{"d.index"}
-		s.walk("d.repository", s.arg(q.Repository))
+		s.walk("d.repository", "ARRAY(SELECT "+s.arg(q.Repository)+"::text)")
 		s.and("d.artifact = 'transparency'")
 		s.and("NOT EXISTS (SELECT FROM deliveries o WHERE o.index = d.index AND o.repository = d.repository AND o.artifact = d.artifact" +
 			" AND (o.registry, o.subject) < (d.registry, d.subject) OFFSET 0)")
@@ -373,9 +376,17 @@ func (s *selection) page(q ledger.Query, floor uint64) (sql string, args []any) 
 	if !q.Until.IsZero() {
 		to = "LEAST(" + to + ", " + place(q.Until) + ")"
 	}
-	key, walked := strings.Join(s.key, ", "), strings.Join(append(s.walked, ""), ", ")
-	s.and("(" + key + ") >= (" + walked + from + ")")
-	s.and("(" + key + ") < (" + walked + to + ")")
+	key, at := s.key, ""
+	for i, array := range s.walked {
+		if i == 0 {
+			s.and(key[0] + " = ANY(" + array + ")")
+			key = key[1:]
+		} else {
+			at += "(" + array + ")[1], "
+		}
+	}
+	s.and("(" + strings.Join(key, ", ") + ") >= (" + at + from + ")")
+	s.and("(" + strings.Join(key, ", ") + ") < (" + at + to + ")")
 
 	limit := " DESC LIMIT " + s.arg(q.Limit)
 	page := "SELECT e.* FROM " + s.from + " WHERE " + strings.Join(s.where, " AND ") + " ORDER BY " + strings.Join(s.key, " DESC, ") + limit

@@ -1,10 +1,13 @@
 package postgres_test
 
 import (
+	"context"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/jackc/pgx/v5"
 
 	"github.com/scittd/scittd/ledger"
 	"github.com/scittd/scittd/ledger/ledgertest"
@@ -61,6 +64,84 @@ func TestQueriesWalkAnIndexInTheOrderOfThePage(t *testing.T) {
 			if inner := plan[strings.LastIndex(plan, "Limit"):]; strings.Contains(inner, "Sort") {
 				t.Errorf("%+v sorts before it limits:\n%s", c.q, plan)
 			}
+		}
+	}
+}
+
+// A page that is not full ends where its bounds do, whatever else there is of the
+// issuer: the rest of the index is not walked to its end.
+func TestAShortPageReadsNothingBehindIt(t *testing.T) {
+	dsn := migrated(t)
+	s := open(t, dsn)
+	genesis(t, s)
+	add := func(prev uint64, name, kind string) {
+		b := batch(prev, name)
+		b.Entries[0].MediaType, b.Entries[0].PredicateType = kind, kind
+		commit(t, s, b)
+	}
+	add(2, "a", "frequent")
+	add(3, "ab", "rare")
+	const size = 30_000
+	exec(t, dsn, `INSERT INTO entries (index, registered_at, issuer_id, media_type_id, predicate_type_id, private, entry_id, audited)
+			SELECT n, registered_at, issuer_id, media_type_id, predicate_type_id, private, sha256(n::text::bytea), index
+			FROM entries, generate_series(4, 29999) AS n WHERE index = 2;
+		INSERT INTO heads (size, prev_size, prev_iat, iat, policy_index, root, protected, signature)
+			SELECT 30000, size, iat, iat, policy_index, root, protected, signature FROM heads WHERE size = 4;
+		ANALYZE`)
+	add(size, "ac", "rare")
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+
+	c, err := pgx.Connect(t.Context(), dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close(context.Background())
+	// blocks of the indexes of entries that were read so far; a session has told
+	// of its own when it has gone.
+	blocks := func() (n int) {
+		t.Helper()
+		for others := 1; others > 0; {
+			if err := c.QueryRow(t.Context(), `SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
+				AND backend_type = 'client backend' AND pid <> pg_backend_pid()`).Scan(&others); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := c.QueryRow(t.Context(), `SELECT sum(idx_blks_read + idx_blks_hit) FROM pg_statio_user_indexes WHERE relname = 'entries'`).Scan(&n); err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	issuer, frequent, rare := []string{"https://issuer.example/a"}, []string{"frequent"}, []string{"rare"}
+	since := start.Add(size * time.Second)
+	for _, q := range []struct {
+		ledger.Query
+		want int
+	}{
+		{ledger.Query{Issuers: issuer, MediaTypes: rare}, 2},
+		{ledger.Query{Issuers: issuer, MediaTypes: rare, Before: size}, 1},
+		{ledger.Query{Issuers: issuer, PredicateTypes: rare}, 2},
+		{ledger.Query{Issuers: issuer, PredicateTypes: rare, Before: size}, 1},
+		{ledger.Query{Issuers: issuer, Since: since}, 1},
+		{ledger.Query{Issuers: append(issuer, "b"), Since: since}, 1},
+		{ledger.Query{MediaTypes: frequent, Since: since}, 0},
+		{ledger.Query{PredicateTypes: frequent, Since: since}, 0},
+	} {
+		before := blocks()
+		s := open(t, dsn)
+		const times = 10 // a statement has a plan for any values from the sixth on
+		for range times {
+			q.Limit = 50
+			if found, err := s.Find(t.Context(), q.Query); err != nil || len(found) != q.want {
+				t.Fatalf("%+v: found %d entries, %v; want %d", q.Query, len(found), err, q.want)
+			}
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if read := (blocks() - before) / times; read > 25 {
+			t.Errorf("%+v reads %d blocks of indexes for %d entries", q.Query, read, q.want)
 		}
 	}
 }

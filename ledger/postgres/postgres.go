@@ -107,7 +107,7 @@ func Open(ctx context.Context, dsn string, o Options) (_ *Store, err error) {
 		max      int32
 		writes   bool
 		settings []string
-	}{{&s.reads, readConns, false, planned}, {&s.commits, commitConns, true, plannedOnce}, {&s.work, workConns, true, planned}} {
+	}{{&s.reads, readConns, false, lookedUp}, {&s.commits, commitConns, true, plannedOnce}, {&s.work, workConns, true, planned}} {
 		if *p.pool, err = newPool(ctx, dsn, o, p.max, p.writes, p.settings); err != nil {
 			return nil, fmt.Errorf("open PostgreSQL ledger: %w", err)
 		}
@@ -194,9 +194,14 @@ func newPool(ctx context.Context, dsn string, o Options, conns int32, writes boo
 // thing all the same then looks costly enough to be compiled, which takes a second.
 var planned = []string{"enable_seqscan=off", "enable_bitmapscan=off", "enable_sort=off", "enable_incremental_sort=off", "jit=off"}
 
-// plannedOnce is for commits, whose plans do not depend on what is written:
-// planning them anew each time is a third of what a small one costs.
+// plannedOnce is for what has one good plan whatever it is about: planning it anew
+// each time is a third of what a small commit costs, and more than half of what a
+// page does.
 var plannedOnce = append([]string{"plan_cache_mode=force_generic_plan"}, planned...)
+
+// lookedUp is for reads. A plan that knows no limit yet takes a page for a tenth of
+// the log, and would rather read a table to its end than look a few rows up in it.
+var lookedUp = append([]string{"enable_hashjoin=off", "enable_mergejoin=off"}, plannedOnce...)
 
 // uncancelled gives a connection no way to ask for the cancelling of what runs on
 // it, which pgx does when a context ends. A commit that waits for a synchronous
