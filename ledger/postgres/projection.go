@@ -60,9 +60,7 @@ func (s *Store) Placed(ctx context.Context, registry string, after ledger.Placed
 				SELECT s.digest, s.index FROM entry_subjects s WHERE `+upTo+`
 				UNION SELECT s.digest, s.index FROM `+cameFor+` WHERE `+upTo+`
 				UNION SELECT s.digest, s.index FROM `+hungOn+` WHERE `+upTo+`) AS s
-			JOIN deliveries d ON d.index = s.index AND d.subject = s.digest
-			JOIN entries e ON e.index = s.index
-			WHERE d.registry = $5 AND d.state = 'done' AND NOT e.private
+			`+placedOf(`s.index`, `d.subject = s.digest AND d.registry = $5`)+`
 			ORDER BY `+order+`, d.repository, d.artifact`, append(from, last, int64(mark.Entry), registry)...)
 		if err == nil {
 			found, err = pgx.CollectRows(rows, scanDelivery)
@@ -76,6 +74,14 @@ func (s *Store) Placed(ctx context.Context, registry string, after ledger.Placed
 		return nil, ledger.PlacedMark{}, fmt.Errorf("read what was placed at %s: %w", registry, err)
 	}
 	return found, mark, nil
+}
+
+// placedOf joins d, what was placed of the public entry e at index. It is looked up
+// for one entry after the other (OFFSET 0 keeps it together), whatever the planner
+// thinks of how many there are: the way round, all deliveries are read for one page.
+func placedOf(index, where string) string {
+	return `CROSS JOIN LATERAL (SELECT * FROM deliveries d WHERE d.index = ` + index + ` AND ` + where + ` AND d.state = 'done' OFFSET 0) AS d
+		JOIN entries e ON e.index = d.index AND NOT e.private`
 }
 
 // PlacedAt returns what was placed beside one image.
@@ -99,9 +105,7 @@ func (s *Store) PlacedAt(ctx context.Context, at ledger.Place, from uint64, n in
 		q.Queue(`SELECT coalesce(max(index), 0), count(*) FROM (`+page+`) AS p`, args...).
 			QueryRow(func(row pgx.Row) error { return row.Scan(&last, &entries) })
 		q.Queue(`SELECT `+deliveryColumns+` FROM (`+page+`) AS p
-			JOIN deliveries d USING (index)
-			JOIN entries e USING (index)
-			WHERE d.registry = $4 AND d.repository = $5 AND d.subject = $1 AND d.state = 'done' AND NOT e.private
+			`+placedOf(`p.index`, `d.registry = $4 AND d.repository = $5 AND d.subject = $1`)+`
 			ORDER BY d.index, d.artifact`, append(args, at.Registry, at.Repository)...).
 			Query(func(rows pgx.Rows) (err error) {
 				found, err = pgx.CollectRows(rows, scanDelivery)
