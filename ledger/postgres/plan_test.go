@@ -93,26 +93,6 @@ func TestAShortPageReadsNothingBehindIt(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	c, err := pgx.Connect(t.Context(), dsn)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close(context.Background())
-	// blocks of the indexes of entries that were read so far; a session has told
-	// of its own when it has gone.
-	blocks := func() (n int) {
-		t.Helper()
-		for others := 1; others > 0; {
-			if err := c.QueryRow(t.Context(), `SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
-				AND backend_type = 'client backend' AND pid <> pg_backend_pid()`).Scan(&others); err != nil {
-				t.Fatal(err)
-			}
-		}
-		if err := c.QueryRow(t.Context(), `SELECT sum(idx_blks_read + idx_blks_hit) FROM pg_statio_user_indexes WHERE relname = 'entries'`).Scan(&n); err != nil {
-			t.Fatal(err)
-		}
-		return n
-	}
 	issuer, frequent, rare := []string{"https://issuer.example/a"}, []string{"frequent"}, []string{"rare"}
 	since := start.Add(size * time.Second)
 	for _, q := range []struct {
@@ -128,22 +108,91 @@ func TestAShortPageReadsNothingBehindIt(t *testing.T) {
 		{ledger.Query{MediaTypes: frequent, Since: since}, 0},
 		{ledger.Query{PredicateTypes: frequent, Since: since}, 0},
 	} {
-		before := blocks()
-		s := open(t, dsn)
-		const times = 10 // a statement has a plan for any values from the sixth on
-		for range times {
-			q.Limit = 50
+		q.Limit = 50
+		read := blocksRead(t, dsn, "entries", func(s *postgres.Store) {
 			if found, err := s.Find(t.Context(), q.Query); err != nil || len(found) != q.want {
 				t.Fatalf("%+v: found %d entries, %v; want %d", q.Query, len(found), err, q.want)
 			}
-		}
-		if err := s.Close(); err != nil {
-			t.Fatal(err)
-		}
-		if read := (blocks() - before) / times; read > 25 {
+		})
+		if read > 25 {
 			t.Errorf("%+v reads %d blocks of indexes for %d entries", q.Query, read, q.want)
 		}
 	}
+}
+
+// Nor is what was placed beside other images.
+func TestWhatWasPlacedIsLookedUpByEntry(t *testing.T) {
+	dsn := migrated(t)
+	s := open(t, dsn)
+	genesis(t, s)
+	b := batch(2, "a")
+	image := statement.SHA256([]byte("image"))
+	b.Entries[0].Artifacts = []statement.Digest{image}
+	at := ledger.Place{Registry: "registry.example", Repository: "app", Subject: image}
+	b.Entries[0].Deliveries = []ledger.Delivery{{
+		Registry: at.Registry, Repository: at.Repository, Subject: at.Subject,
+		Artifact: ledger.TransparencyArtifact, State: ledger.Done, Manifest: image, NextAt: start,
+	}}
+	commit(t, s, b)
+	exec(t, dsn, `INSERT INTO deliveries (index, registry, repository, subject, artifact, state, tries, next_at, last_error, manifest)
+			SELECT n, registry, repository, sha256(n::text::bytea), artifact, state, tries, next_at, last_error, manifest
+			FROM deliveries, generate_series(3, 30000) AS n;
+		ANALYZE`)
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for name, read := range map[string]func(*postgres.Store) ([]ledger.Delivery, error){
+		"beside one image": func(s *postgres.Store) ([]ledger.Delivery, error) {
+			found, _, err := s.PlacedAt(t.Context(), at, 0, 50)
+			return found, err
+		},
+		"at a registry": func(s *postgres.Store) ([]ledger.Delivery, error) {
+			found, _, err := s.Placed(t.Context(), at.Registry, ledger.PlacedMark{}, 50)
+			return found, err
+		},
+	} {
+		blocks := blocksRead(t, dsn, "deliveries", func(s *postgres.Store) {
+			if found, err := read(s); err != nil || len(found) != 1 {
+				t.Fatalf("%s: found %v, %v; want one", name, found, err)
+			}
+		})
+		if blocks > 10 {
+			t.Errorf("%s: one delivery takes %d blocks of indexes", name, blocks)
+		}
+	}
+}
+
+// blocksRead is how many blocks of a table's indexes do reads.
+func blocksRead(t *testing.T, dsn, table string, do func(*postgres.Store)) int {
+	t.Helper()
+	c, err := pgx.Connect(t.Context(), dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close(context.Background())
+	soFar := func() (n int) {
+		t.Helper()
+		for others := 1; others > 0; { // a session has told of its reads when it has gone
+			if err := c.QueryRow(t.Context(), `SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
+				AND backend_type = 'client backend' AND pid <> pg_backend_pid()`).Scan(&others); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := c.QueryRow(t.Context(), `SELECT sum(idx_blks_read + idx_blks_hit) FROM pg_statio_user_indexes WHERE relname = $1`, table).Scan(&n); err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	before := soFar()
+	s := open(t, dsn)
+	const times = 10 // a statement has a plan for any values from the sixth on, if not before
+	for range times {
+		do(s)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return (soFar() - before) / times
 }
 
 func TestASubIsFoundInTheSeriesOfItsIssuerAlone(t *testing.T) {
