@@ -76,12 +76,12 @@ func (s *Store) Placed(ctx context.Context, registry string, after ledger.Placed
 	return found, mark, nil
 }
 
-// placedOf joins d, what was placed of the public entry e at index. It is looked up
-// for one entry after the other (OFFSET 0 keeps it together), whatever the planner
-// thinks of how many there are: the way round, all deliveries are read for one page.
+// placedOf joins d, what was placed of the public entry e at index. OFFSET 0 keeps
+// each look-up what it is, one row after the other: a planner told not to sort sees
+// no difference between ways that all have to, and may read whole tables for a page.
 func placedOf(index, where string) string {
 	return `CROSS JOIN LATERAL (SELECT * FROM deliveries d WHERE d.index = ` + index + ` AND ` + where + ` AND d.state = 'done' OFFSET 0) AS d
-		JOIN entries e ON e.index = d.index AND NOT e.private`
+		CROSS JOIN LATERAL (SELECT * FROM entries e WHERE e.index = d.index AND NOT e.private OFFSET 0) AS e`
 }
 
 // PlacedAt returns what was placed beside one image.
