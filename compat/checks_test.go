@@ -193,6 +193,10 @@ func TestAnAmbiguousCommitIsAnsweredNormally(t *testing.T) {
 	for client := range 4 {
 		clients.Go(func() {
 			for n := 0; more() && !t.Failed(); n++ {
+				if n > 100*cuts {
+					t.Errorf("%d registrations by one client, and still commits to cut: they are not noticed", n)
+					return
+				}
 				claim := s.publisher.Claims(t, client<<20+n, 1)[0]
 				r, err := register(t.Context(), l, claim)
 				if err != nil {

@@ -241,7 +241,7 @@ func (c *cutter) carry(client, server net.Conn) {
 		commit := false
 		for _, f := range e {
 			name, _, _ := bytes.Cut(f.body, []byte{0})
-			if f.kind == 'P' && strings.HasPrefix(f.sql(), "INSERT INTO heads") {
+			if f.kind == 'P' && strings.Contains(f.sql(), "INSERT INTO heads") {
 				commits[string(name)] = true
 			}
 			if f.kind == 'B' {
